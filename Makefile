@@ -1,0 +1,74 @@
+# Every target sets up what it needs. `make` alone lists them.
+PYTHON ?= python3.11
+WORKERS ?=
+LOCK := $(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
+READY := .venv/ready-$(LOCK)
+READING := training exposure trade_off memorization_difficulty claims
+
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+ifneq ($(WORKERS),)
+export UNLEARNING_WORKERS := $(WORKERS)
+endif
+
+.PHONY: help env doctor plan repro figures rerun compare verify test test-fast smoke lint speed clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+env: $(READY)  ## the pinned environment in .venv (made once for each lock file)
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on this machine: install Python 3.11, or make PYTHON=/path/to/it"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	python -m pip install $$(grep -E '^torch==' requirements.lock)
+	python -m pip install -r requirements.lock
+	python -m pip install --no-deps --no-build-isolation -e .
+	@rm -f .venv/ready-*
+	@touch $@
+
+doctor: env  ## what is wrong with this machine, in words
+	@python -m unlearning.doctor
+
+plan: env  ## what a full run will do, and how long that took before
+	@python -m unlearning.plan
+
+repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
+	@python -m unlearning.doctor
+	@python -m unlearning.plan
+	dvc repro
+
+figures: env  ## redraw every figure from the committed tables; seconds, also on a fresh clone
+	@python -m unlearning.doctor >/dev/null
+	dvc repro -s $(READING)
+
+rerun: env  ## make rerun STAGE=train@adamw: rerun one stage from its inputs, then compare
+	@test -n "$(STAGE)" || { echo "which stage? make rerun STAGE=base (dvc stage list names them)"; exit 1; }
+	@python -m unlearning.rerun $(STAGE)
+
+compare: env  ## are verdicts and numbers those of the last commit, within stated tolerances?
+	@python -m unlearning.compare
+
+verify: env  ## does every committed result come from the committed code, settings and inputs (hashes)?
+	@python -m unlearning.verify
+
+test: env  ## all tests, the whole pipeline at toy size among them
+	python -m pytest
+
+test-fast: env  ## the tests that take seconds
+	python -m pytest -m "not slow"
+
+smoke: env  ## the whole pipeline at toy size, in a temporary copy
+	python -m pytest -m slow -k whole_pipeline -s
+
+lint: env  ## ruff, on code and notebooks
+	ruff check .
+	ruff format --check src tests
+
+speed: env  ## time the reference matrix product and keep it in results/runs/machine.json
+	@python -m unlearning.doctor --speed
+
+clean:  ## forget models and ascents kept for resuming (not the data, models or results)
+	rm -rf scratch

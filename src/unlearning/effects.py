@@ -1,0 +1,70 @@
+"""What each column of the balanced design does: main effects by least squares, and the influence matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class MainEffects:
+    """Least squares on a ±1 design with intercept; `effects` are half the change from −1 to +1, nats."""
+
+    intercept: Array  # (n,)
+    effects: Array  # (C, n)
+    residual_sd: Array  # (n,), NaN without degrees of freedom
+    standard_error: Array  # (C, n), NaN without degrees of freedom
+    df: int
+
+
+def main_effects(log_likelihoods: Array, design: Array) -> MainEffects:
+    """How each column of the design moves each example, all columns at once.
+
+    Args:
+        log_likelihoods: (M, n), nats; one row a model.
+        design: (M, C) of ±1.
+
+    Raises:
+        ValueError: the design and the table do not have one row a model each, or columns are confounded.
+    """
+    y, design = np.asarray(log_likelihoods, dtype=float), np.asarray(design, dtype=float)
+    if len(y) != len(design):
+        raise ValueError(f"{len(y)} models in the table, {len(design)} rows in the design")
+    x = np.column_stack([np.ones(len(design)), design])
+    if np.linalg.matrix_rank(x) < x.shape[1]:
+        raise ValueError(f"{x.shape[1] - 1} columns cannot be told apart in {len(x)} models")
+    coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
+    df = len(x) - x.shape[1]
+    squares = np.sum((y - x @ coefficients) ** 2, axis=0)
+    residual_sd = np.sqrt(squares / df) if df > 0 else np.full(y.shape[1], np.nan)
+    scale = np.sqrt(np.diag(np.linalg.inv(x.T @ x)))[1:]
+    return MainEffects(coefficients[0], coefficients[1:], residual_sd, np.outer(scale, residual_sd), df)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Change of each outcome when a column goes from −1 to +1, with its limits; arrays (C, outcomes)."""
+
+    effect: Array
+    low: Array
+    high: Array
+    df: int
+
+
+def influence_matrix(outcomes: Array, design: Array, *, confidence: float = 0.95) -> Influence:
+    """By how much training on each column's set raises each outcome: 2 × main effect, with t limits.
+
+    Args:
+        outcomes: (M, outcomes) one value a model, such as a set's mean ℓ, nats.
+        design: (M, C) of ±1.
+        confidence: two-sided, per cell.
+
+    Returns:
+        effects and limits in the unit of the outcomes; limits NaN without residual degrees of freedom.
+    """
+    fit = main_effects(outcomes, design)
+    quantile = stats.t.ppf((1 + confidence) / 2, fit.df) if fit.df > 0 else np.nan
+    half = 2 * quantile * fit.standard_error
+    return Influence(2 * fit.effects, 2 * fit.effects - half, 2 * fit.effects + half, fit.df)

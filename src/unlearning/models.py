@@ -1,0 +1,155 @@
+"""One small interface to encoder-decoder and decoder-only language models: encode examples, logits at target positions.
+
+An example is a pair (source, target); a decoder-only model without a source has an empty one. Everything
+here works on token ids in which source and target each end with the end-of-sequence token.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers import set_seed as _set_seed
+
+Encoded = tuple[list[int], list[int]]  # source ids, target ids
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]
+) -> list[Encoded]:
+    """Token ids of each (source, target), each ending with end-of-sequence; an empty source stays empty."""
+    eos = [tokenizer.eos_token_id]
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"] + eos
+
+    return [(ids(s) if s else [], ids(t)) for s, t in zip(sources, targets, strict=True)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded examples. B examples, N target tokens in all, T input positions of the (decoder's) stream.
+
+    Attributes:
+        inputs: keyword arguments of the model, each (B, length).
+        predicts: (B, T) bool, True at the positions whose output predicts a target token.
+        targets: (N,) the target tokens, example after example.
+        example: (N,) the row of the batch to which each target token belongs.
+    """
+
+    inputs: dict[str, Tensor]
+    predicts: Tensor
+    targets: Tensor
+    example: Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of examples B."""
+        return len(self.predicts)
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)
+
+
+def collate(examples: Sequence[Encoded], config: AutoConfig) -> Batch:
+    """Pad encoded examples to a batch for a model with this config (right padding, masked)."""
+    pad = config.pad_token_id or 0
+    targets = [t for _, t in examples]
+    if config.is_encoder_decoder:
+        start = config.decoder_start_token_id
+        decoder_rows = [[start, *t[:-1]] for t in targets]
+        source = _pad([s for s, _ in examples], pad)
+        source_mask = _pad([[1] * len(s) for s, _ in examples], 0)
+        inputs = {
+            "input_ids": source,
+            "attention_mask": source_mask,
+            "decoder_input_ids": _pad(decoder_rows, pad),
+        }
+        predicts = _pad([[1] * len(t) for t in targets], 0).bool()
+    else:
+        start = config.bos_token_id if config.bos_token_id is not None else config.eos_token_id
+        rows = [(s or [start]) + t[:-1] for s, t in examples]
+        inputs = {"input_ids": _pad(rows, pad), "attention_mask": _pad([[1] * len(r) for r in rows], 0)}
+        silent = [[0] * (len(r) - len(t)) + [1] * len(t) for r, t in zip(rows, targets, strict=True)]
+        predicts = _pad(silent, 0).bool()
+    lengths = torch.tensor([len(t) for t in targets])
+    return Batch(
+        inputs=inputs,
+        predicts=predicts,
+        targets=torch.tensor([token for t in targets for token in t]),
+        example=torch.arange(len(targets)).repeat_interleave(lengths),
+    )
+
+
+def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Logits (N, vocabulary) at the positions that predict target tokens, and nowhere else.
+
+    Hidden states are selected before the vocabulary projection, so no tensor of batch x length x vocabulary exists.
+    """
+    inputs = batch.inputs
+    if model.config.is_encoder_decoder:
+        memory = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[
+            0
+        ]
+        hidden = model.get_decoder()(
+            input_ids=inputs["decoder_input_ids"],
+            encoder_hidden_states=memory,
+            encoder_attention_mask=inputs["attention_mask"],
+            use_cache=False,
+        )[0]
+        if getattr(model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+            hidden = hidden * model.config.d_model**-0.5
+    else:
+        hidden = model.base_model(**inputs, use_cache=False)[0]
+    return model.get_output_embeddings()(hidden[batch.predicts])
+
+
+def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target token under teacher forcing, and whether it is the most likely one.
+
+    Returns:
+        (N,) nats, differentiable; (N,) bool.
+    """
+    logits = target_logits(model, batch)
+    nll = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    return -nll, logits.detach().argmax(-1) == batch.targets
+
+
+def sum_by_example(values: Tensor, batch: Batch) -> Tensor:
+    """Sum (N,) token values to (B,) example values."""
+    return torch.zeros(batch.size, dtype=values.dtype).index_add(0, batch.example, values)
+
+
+def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> PreTrainedModel:
+    """A randomly initialised T5 (fp32) from a plain dict of `T5Config` arguments."""
+    _set_seed(seed)
+    special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    return T5ForConditionalGeneration(
+        T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config)
+    )
+
+
+def load_model(folder: Path | str, *, dropout: float = 0.0) -> PreTrainedModel:
+    """Load fp32 weights (safetensors only) from a folder or hub name, as what its config says it is."""
+    config = AutoConfig.from_pretrained(folder)
+    if hasattr(config, "dropout_rate"):
+        config.dropout_rate = dropout
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True)
+    return model.eval()
+
+
+def save_model(model: PreTrainedModel, folder: Path | str) -> None:
+    """Write config and weights (safetensors)."""
+    model.save_pretrained(folder, safe_serialization=True)

@@ -1,0 +1,40 @@
+"""What differs between two identical executions of a notebook is taken out, so equal runs give equal bytes."""
+
+from typing import Any
+
+import nbformat
+
+from unlearning.errors import StudyError
+
+CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
+
+
+def normalise(notebook: Any) -> Any:
+    """The executed notebook without times, random ids, stderr, widget states and version texts (in place).
+
+    Raises:
+        StudyError: the result is no valid notebook (GitHub would show nothing).
+    """
+    metadata = notebook.metadata
+    for name in ("papermill", "widgets", "execution"):
+        metadata.pop(name, None)
+    metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata.language_info = {"name": "python"}
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        for name in CELL_METADATA:
+            cell.metadata.pop(name, None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not _is_noise(o)]
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise StudyError(f"the executed notebook is not valid: {error.message}") from None
+    return notebook
+
+
+def _is_noise(output: Any) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stderr"
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})

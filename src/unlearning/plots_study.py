@@ -1,0 +1,300 @@
+"""The figures of the reading notebooks, each from small arrays and tidy tables. Imports no torch.
+
+Every function draws on axes that it is given; `plots` holds the style, `plots.note` writes what stands under
+a figure. Tables of runs have a column `forget_set`; tables of intervals also `mean`, `low`, `high`, `n`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike
+
+from unlearning import plots
+
+
+def exposure_panel(
+    ax: Axes,
+    steps: ArrayLike,
+    exposure: ArrayLike,
+    *,
+    name: str,
+    floor: float,
+    generator: ArrayLike | None = None,
+    k_star: ArrayLike = (),
+) -> None:
+    """GenEx of one set against unlearning step: runs thin, mean thick, floor grey, generator part dotted.
+
+    Args:
+        ax: axes.
+        steps: (n_steps,).
+        exposure: (n_models, n_steps) set mean of each run, nats; NaN where a run was not scored.
+        name: the forget set.
+        floor: half-width of the noise floor of one run's set mean, nats.
+        generator: (n_models, n_steps) generator part, nats, mostly NaN between its own steps.
+        k_star: (n_models,) zero crossings, steps, marked on the zero line; NaN is left out.
+    """
+    style = plots.solid(name)
+    if np.isfinite(floor):
+        ax.axhspan(-floor, floor, color=plots.FLOOR, lw=0, zorder=0)
+    plots.zero_line(ax)
+    plots.runs_and_mean(ax, steps, exposure, style)
+    if generator is not None:
+        at = np.isfinite(generator).all(axis=0)
+        mean = np.asarray(generator)[:, at].mean(axis=0)
+        ax.plot(np.asarray(steps)[at], mean, color=plots.INK, lw=1.1, ls=(0, (1, 1)))
+    k_star = np.asarray(k_star, dtype=float)
+    k_star = k_star[np.isfinite(k_star)]
+    ax.plot(k_star, np.zeros_like(k_star), "|", color=style.colour, ms=7, mew=0.9, zorder=5)
+    ax.set_title(name, color=style.colour, loc="left", pad=2)
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def forest(
+    ax: Axes,
+    intervals: pd.DataFrame,
+    runs: pd.DataFrame | None = None,
+    *,
+    value: str,
+    order: Sequence[str],
+    censored: pd.DataFrame | None = None,
+    looks: Callable[[str], plots.Look] = plots.look,
+) -> None:
+    """One row a set: every run as a faint point, the mean with its interval above them.
+
+    Args:
+        ax: axes; rows run downwards in `order`.
+        intervals: forget_set, mean, low, high; a row without a mean leaves its line empty.
+        runs: forget_set and column `value`, one row a run.
+        value: column of `runs`.
+        order: sets, from the top.
+        censored: like `runs`; drawn as an open triangle pointing right: the value is at least this.
+        looks: the look of a row's name.
+    """
+    for at, name in enumerate(order):
+        style = looks(name)
+        if runs is not None:
+            points = runs.loc[runs["forget_set"] == name, value].dropna().to_numpy(dtype=float)
+            jitter = at + 0.22 + 0.16 * _jitter(len(points))
+            ax.plot(points, jitter, ".", color=style.colour, ms=3.5, alpha=0.5, mew=0)
+        if censored is not None:
+            points = censored.loc[censored["forget_set"] == name, value].dropna().to_numpy(dtype=float)
+            jitter = at + 0.22 + 0.16 * _jitter(len(points))
+            ax.plot(points, jitter, ">", mfc="white", mec=style.colour, ms=4, mew=0.7)
+        row = intervals[intervals["forget_set"] == name]
+        if len(row):
+            low, mid, high = row[["low", "mean", "high"]].to_numpy(dtype=float)[0]
+            plots.interval(ax, at - 0.12, low, mid, high, style)
+    ax.set_yticks(range(len(order)), order)
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _jitter(n: int) -> np.ndarray:
+    """(n,) fixed offsets in [−1, 1] that keep equal points apart (golden-ratio sequence)."""
+    return 2 * ((np.arange(n) * 0.6180339887) % 1.0) - 1
+
+
+def parts(ax: Axes, table: pd.DataFrame, *, order: Sequence[str]) -> None:
+    """Exposure of the originals, a bar a set: generator part hatched, instance part full, whole with limits.
+
+    Args:
+        ax: axes.
+        table: forget_set, mean, low, high (whole), generator, instance (nats), memorized (bool).
+        order: sets, from the top.
+    """
+    rows = table.set_index("forget_set")
+    for at, name in enumerate(n for n in order):
+        if name not in rows.index:
+            continue
+        row, style = rows.loc[name], plots.look(name)
+        start = max(float(row["generator"]), 0.0)
+        ax.barh(at, row["generator"], height=0.5, facecolor="white", edgecolor=style.colour, hatch="////", lw=0.6)
+        ax.barh(at, row["instance"], left=start, height=0.5, color=style.colour, alpha=0.75, lw=0)
+        ax.errorbar([row["mean"]], [at], xerr=_spans(row), fmt="none", ecolor=plots.INK, elinewidth=1.0, capsize=2.5)
+        if not row["memorized"]:
+            right = np.nanmax([row["mean"], row["high"], start])
+            ax.annotate(
+                "not memorized",
+                (right, at),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6,
+            )
+    ax.set_yticks(range(len(order)), order)
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    plots.zero_line(ax, vertical=True)
+
+
+def _spans(row: pd.Series) -> np.ndarray:
+    """(2, 1) distances from the mean to its limits, 0 where there are none."""
+    spans = np.array([[row["mean"] - row["low"]], [row["high"] - row["mean"]]], dtype=float)
+    return np.nan_to_num(np.maximum(spans, 0.0))
+
+
+def heat_map(
+    fig: Figure,
+    ax: Axes,
+    values: pd.DataFrame,
+    *,
+    clear: pd.DataFrame,
+    own: Mapping[str, str],
+    unit: str,
+    linear: float = 1.0,
+) -> None:
+    """Effects as a heat map with their numbers; a cell whose interval includes 0 is hatched, its number grey.
+
+    Args:
+        fig: figure of the colour bar.
+        ax: axes.
+        values: rows (what is scored) by columns (what was trained on), in `unit`.
+        clear: same shape, True where the interval excludes 0.
+        own: row name -> its own column: outlined.
+        unit: label of the colour bar.
+        linear: colours are linear to ± this value, logarithmic beyond.
+    """
+    limit = float(np.nanmax(np.abs(values.to_numpy()))) or 1.0
+    norm = SymLogNorm(linthresh=linear, vmin=-limit, vmax=limit, base=10)
+    image = ax.imshow(values, cmap="RdBu_r", norm=norm, aspect="auto")
+    for i, row in enumerate(values.index):
+        for j, column in enumerate(values.columns):
+            _cell(
+                ax,
+                i,
+                j,
+                values.iloc[i, j],
+                clear=bool(clear.iloc[i, j]),
+                dark=abs(norm(values.iloc[i, j]) - 0.5) > 0.36,
+            )
+            if own.get(row) == column:
+                ax.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec=plots.INK, lw=1.2, zorder=4))
+    ax.set_xticks(range(values.shape[1]), values.columns, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(values.shape[0]), values.index)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    bar = fig.colorbar(
+        image, ax=ax, fraction=0.04, pad=0.02, format=FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−"))
+    )
+    bar.set_label(unit)
+    bar.outline.set_visible(False)
+
+
+def _cell(ax: Axes, i: int, j: int, value: float, *, clear: bool, dark: bool) -> None:
+    if not np.isfinite(value):
+        ax.text(j, i, "–", ha="center", va="center", fontsize=6)
+        return
+    if not clear:
+        ax.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fc="white", ec=plots.FLOOR, hatch="////", lw=0))
+    colour = "white" if clear and dark else plots.INK if clear else "#6e6e6e"
+    weight = "bold" if clear else "normal"
+    text = f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
+    box = None if clear else {"fc": "white", "ec": "none", "pad": 0.6}
+    ax.text(
+        j,
+        i,
+        text.replace("-", "−"),
+        ha="center",
+        va="center",
+        fontsize=5.5,
+        color=colour,
+        weight=weight,
+        bbox=box,
+    )
+
+
+def trade_off(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ends: bool = True) -> None:
+    """Performance lost against GenEx remaining: one path a run, thin, and the path of the means, thick.
+
+    Read from left to right: exposure falls to zero (as if never seen), and what that costs rises.
+
+    Args:
+        ax: axes; the exposure axis is turned round.
+        curves: set -> (exposure (n_models, n_points) nats, lost (n_models, n_points) nats per token), both at
+            the same shares of each run's k*.
+        ends: write the set's name at the end of its mean path.
+    """
+    labels: dict[str, tuple[float, float, str]] = {}
+    for name, (exposure, lost) in curves.items():
+        exposure, lost, style = np.asarray(exposure), np.asarray(lost), plots.look(name)
+        for x, y in zip(exposure, lost, strict=True):
+            ax.plot(x, y, lw=0.4, alpha=0.35, **style.line_kw)
+        x, y = np.nanmean(exposure, axis=0), np.nanmean(lost, axis=0)
+        ax.plot(x, y, lw=1.8, **style.line_kw)
+        labels[name] = (float(x[-1]), float(y[-1]), style.colour)
+    ax.invert_xaxis()
+    if ends:
+        plots.label_ends(ax, labels)
+
+
+def by_share(ax: Axes, table: pd.DataFrame, *, order: Sequence[str]) -> None:
+    """Means with intervals against the share of the steps to forget, one line a set, put side by side.
+
+    Args:
+        ax: axes.
+        table: forget_set, share (0 to 1), mean, low, high.
+        order: sets, from left to right within a share.
+    """
+    names = [n for n in order if (table["forget_set"] == n).any()]
+    for i, name in enumerate(names):
+        rows, style = table[table["forget_set"] == name].sort_values("share"), plots.look(name)
+        shift = 2.2 * (i - (len(names) - 1) / 2)
+        x = 100 * rows["share"].to_numpy() + shift
+        ax.plot(
+            x,
+            rows["mean"],
+            lw=1.0,
+            label=name,
+            marker=style.marker,
+            ms=4,
+            mec="white",
+            mew=0.5,
+            **style.line_kw,
+        )
+        spans = np.nan_to_num(np.maximum([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0.0))
+        ax.errorbar(x, rows["mean"], yerr=spans, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)
+    ax.set_xticks(sorted(100 * table["share"].unique()))
+    plots.zero_line(ax)
+
+
+def by_state(ax: Axes, table: pd.DataFrame, *, order: Sequence[str], states: Sequence[str]) -> None:
+    """Means with intervals at a few states of a run, one line a set.
+
+    Args:
+        ax: axes.
+        table: forget_set, state, mean, low, high.
+        order: sets, from left to right within a state.
+        states: from left to right.
+    """
+    names = [n for n in order if (table["forget_set"] == n).any()]
+    for i, name in enumerate(names):
+        rows, style = table[table["forget_set"] == name].set_index("state").reindex(states), plots.look(name)
+        x = np.arange(len(states)) + 0.09 * (i - (len(names) - 1) / 2)
+        ax.plot(
+            x,
+            rows["mean"],
+            lw=0.8,
+            marker=style.marker,
+            ms=4,
+            mec="white",
+            mew=0.5,
+            label=name,
+            **style.line_kw,
+        )
+        spans = np.nan_to_num(np.maximum([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0.0))
+        ax.errorbar(x, rows["mean"], yerr=spans, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)
+    ax.set_xticks(range(len(states)), states)
+    ax.set_xlim(-0.5, len(states) - 0.5)

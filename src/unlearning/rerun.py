@@ -1,0 +1,114 @@
+"""Rerun one stage, also on a fresh clone: rebuild the inputs that are missing, run, compare with the commit.
+
+dvc deletes a stage's outputs before it runs; here the committed ones are put back if anything fails.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unlearning.compare import compare, report
+from unlearning.errors import StudyError
+
+
+def chain(name: str) -> list[Any]:
+    """The stages to run, in order: those that make missing inputs (of inputs …), then the stage itself.
+
+    Raises:
+        StudyError: dvc.yaml has no such stage.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        try:
+            wanted = list(repo.stage.collect(name))
+        except DvcException as error:
+            raise StudyError(f"{error}. `dvc stage list --name-only` names all stages.") from None
+        makers = {str(out): stage for stage in repo.index.stages for out in stage.outs}
+    found: dict[str, Any] = {}
+
+    def visit(stage: Any) -> None:
+        for dep in stage.deps:
+            maker = makers.get(str(dep))
+            if maker is not None and not Path(str(dep)).exists() and maker.addressing not in found:
+                visit(maker)
+        found.setdefault(stage.addressing, stage)
+
+    for stage in wanted:
+        visit(stage)
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def restored_on_failure(paths: list[Path]) -> Iterator[None]:
+    """Keep copies of files and folders; put them back when the block is left by an exception (or Ctrl-C)."""
+    with tempfile.TemporaryDirectory(prefix="unlearning-") as folder:
+        kept = {path: Path(folder) / str(number) for number, path in enumerate(paths) if path.exists()}
+        for path, copy in kept.items():
+            _copy(path, copy)
+        try:
+            yield
+        except BaseException:
+            for path in paths:
+                _remove(path)
+            for path, copy in kept.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _copy(copy, path)
+            raise
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def rerun(name: str) -> int:
+    """Run the chain of a stage and compare its tables with the last commit; exit status of the comparison.
+
+    Raises:
+        StudyError: no such stage, or a stage failed (committed outputs are back in place).
+    """
+    stages = chain(name)
+    outs = [Path(str(out)) for stage in stages for out in stage.outs if not out.use_cache]
+    names = [stage.addressing for stage in stages]
+    print(f"runs: {', '.join(names)}", flush=True)
+    with restored_on_failure([*outs, Path("dvc.lock")]):
+        for stage in names:
+            if subprocess.run([sys.executable, "-m", "dvc", "repro", "-s", "-f", stage]).returncode:
+                raise StudyError(f"stage {stage} failed; the results that were here are back in place")
+    tables = [out.as_posix() for out in outs if out.as_posix().startswith("results/tables")]
+    return report(compare(only=tables))
+
+
+def main(arguments: list[str]) -> int:
+    """Command line: STAGE."""
+    if len(arguments) != 1:
+        print("usage: python -m unlearning.rerun STAGE", file=sys.stderr)
+        return 2
+    try:
+        return rerun(arguments[0])
+    except StudyError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the results that were here are back in place", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

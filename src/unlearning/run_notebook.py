@@ -1,0 +1,238 @@
+"""The command of every stage: execute a notebook by papermill so that the same inputs give the same bytes.
+
+    python -m unlearning.run_notebook notebooks/04_train.ipynb results/notebooks/train-adamw.ipynb optimizer=adamw
+
+The parameters are those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name) and the
+`name=value` arguments, strings. They must be exactly the names in the notebook's cell tagged `parameters`, and
+the package modules a notebook imports must be exactly those among the stage's `deps`, so what a notebook sees
+is what dvc tracks. Outside `dvc repro`, name the stage by DVC_STAGE.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unlearning import stages
+from unlearning.errors import StudyError
+from unlearning.normalise import normalise
+
+# Read by the kernel and the processes it starts. One instruction set for all machines, no network, fixed hashes.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "IPYKERNEL_CELL_NAME": "<cell>",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_CBWR": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_MININTERVAL": "10",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+
+# A cell that is run behind the notebook's last one and not kept: which package modules the kernel has imported.
+PROBE = """
+import json as _json, sys as _sys
+print(_json.dumps(sorted(m for m in _sys.modules if m.startswith("unlearning."))))
+"""
+
+
+def run(source: Path, target: Path, extras: dict[str, str]) -> None:
+    """Execute a notebook for the stage named by DVC_STAGE and write its normalised copy.
+
+    Raises:
+        StudyError: settings, parameters or dependencies do not fit, or the notebook failed; `target` is as before.
+    """
+    stage = os.environ.get("DVC_STAGE")
+    if not stage:
+        raise StudyError("run through dvc (dvc repro -s STAGE), or name the stage: DVC_STAGE=… python -m …")
+    if not source.is_file():
+        raise StudyError(f"there is no notebook {source}")
+    stage = stage.rpartition(":")[2]
+    _validate_settings()
+    params = stages.params(stage) | extras
+    deps = stages.dependencies(stage)
+    _check_parameters(source, params, stage)
+    _check_paths(params, deps)
+    stages.check_modules(stage, stages.imported_by(source), deps)
+    log = Path("scratch") / f"tasks-{stage}.jsonl"
+    log.unlink(missing_ok=True)
+    os.environ["UNLEARNING_TASK_LOG"] = str(log.resolve())
+    started = time.monotonic()
+    notebook = _execute(source, params, stage)
+    loaded = json.loads("".join(o.text for o in notebook.cells.pop().outputs))
+    stages.check_modules(stage, set(loaded), deps, at_run_time=True)
+    _write(normalise(notebook), target)
+    _record(stage, time.monotonic() - started, log)
+
+
+def _validate_settings() -> None:
+    """Refuse a params.yaml that breaks the schema before anything is started or overwritten."""
+    from unlearning import settings
+
+    settings.load(Path("params.yaml"))
+
+
+def _check_parameters(source: Path, params: dict[str, Any], stage: str) -> None:
+    import papermill
+
+    with _quiet():
+        declared = set(papermill.inspect_notebook(str(source)))
+    unknown, missing = sorted(declared - set(params)), sorted(set(params) - declared)
+    if unknown or missing:
+        raise StudyError(
+            f"{source} and stage {stage} of dvc.yaml disagree on the parameters: "
+            + "; ".join(
+                [f"not given by the stage: {', '.join(unknown)}"] * bool(unknown)
+                + [f"not in the notebook's parameters cell: {', '.join(missing)}"] * bool(missing)
+            )
+        )
+
+
+def _check_paths(params: Any, deps: set[str]) -> None:
+    """A file named by a setting `path` has to lie in a dependency, or dvc would not notice that it changes."""
+    for path in _paths(params):
+        parts = [Path(path).as_posix(), *(p.as_posix() for p in Path(path).parents)]
+        if Path(path).exists() and not deps & set(parts):
+            folder = min((dep for dep in deps if dep.startswith("own/")), default="own")
+            raise StudyError(
+                f"params.yaml: path {path} lies outside what dvc watches for this stage. "
+                f"Move the file to {folder}/{Path(path).name} and write that path"
+            )
+
+
+def _paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == "path" and isinstance(inner, str):
+                yield inner
+            yield from _paths(inner)
+
+
+def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
+    """Run all cells and the probe; an exception in a cell becomes a StudyError that says where to look."""
+    import nbformat
+    import papermill
+    from jupyter_core.paths import jupyter_runtime_dir
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    notebook = nbformat.read(source, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
+    failed = Path("scratch/failed") / f"{stage}.ipynb"
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    config = Config()
+    if len(jupyter_runtime_dir()) < 60:  # sockets have short names; ipykernel warns of TCP
+        config.KernelManager.transport = "ipc"
+    os.environ.update(ENVIRONMENT)
+    _show_log()
+    try:
+        executed = papermill.execute_notebook(
+            notebook,
+            str(failed),
+            parameters=params,
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=True,
+            record_timing=False,
+            coalesce_streams=True,
+            start_timeout=120,
+            config=config,
+        )
+    except PapermillExecutionError as error:
+        raise StudyError(_explain(error, stage, failed)) from None
+    except DeadKernelError:
+        raise StudyError(
+            f"stage {stage}: the notebook's process died, most likely for lack of memory. Close other programs or "
+            "run fewer tasks side by side (UNLEARNING_WORKERS=1); finished models and ascents are kept"
+        ) from None
+    failed.unlink(missing_ok=True)
+    return executed
+
+
+def _explain(error: Any, stage: str, failed: Path) -> str:
+    """One message for a mistake of the user; a traceback and where to look for anything else."""
+    if error.ename == "StudyError":
+        return f"stage {stage}: {error.evalue}"
+    text = "\n".join(error.traceback)
+    return f"{text}\n\nstage {stage} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {failed}"
+
+
+def _write(notebook: Any, target: Path) -> None:
+    import nbformat
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8", newline="\n")
+    os.replace(temporary, target)
+
+
+def _record(stage: str, seconds: float, log: Path) -> None:
+    """Time, memory and machine of this run, for the README and the plan of `make repro` (no output of a stage)."""
+    from unlearning.doctor import machine
+
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
+    peak_mib = peak / 1024 if sys.platform != "darwin" else peak / 2**20
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    record = {"stage": stage, "seconds": round(seconds), "peak_mib": round(peak_mib / 10) * 10}
+    record |= {"tasks": [json.loads(line) for line in lines], **machine()}
+    path = Path("results/runs") / f"{stage}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("papermill")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _show_log() -> None:
+    """What cells print goes to stderr as they run; papermill's own remarks do not."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logger = logging.getLogger("papermill")
+    logger.setLevel(logging.INFO)
+    own = ("Input Notebook:", "Output Notebook:", "Executing notebook with kernel:", "Executing Cell", "Ending Cell")
+    logger.addFilter(
+        lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith((*own, "<Figure", '["unlearning.'))
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: SOURCE TARGET [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) < 2 or any("=" not in a for a in arguments[2:]):
+        print("usage: python -m unlearning.run_notebook SOURCE TARGET [NAME=VALUE …]", file=sys.stderr)
+        return 2
+    extras = dict(a.split("=", 1) for a in arguments[2:])
+    try:
+        run(Path(arguments[0]), Path(arguments[1]), extras)
+    except StudyError as error:
+        print(f"\n{error}\n", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

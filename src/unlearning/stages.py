@@ -1,0 +1,105 @@
+"""What dvc.yaml says of a stage, and what a notebook imports: the two have to agree."""
+
+import ast
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from unlearning.errors import StudyError
+
+PACKAGE = "unlearning"
+
+
+def params(stage: str) -> dict[str, Any]:
+    """The parameters a stage declares, with their present values, by top-level name."""
+    import dvc.api
+
+    if not _stage(stage).params:
+        return {}
+    return dict(dvc.api.params_show(stages=stage))
+
+
+def dependencies(stage: str) -> set[str]:
+    """Paths of the files and folders a stage depends on, relative to the repository."""
+    return {str(dep) for dep in _stage(stage).deps if str(dep) != "params.yaml"}
+
+
+@lru_cache
+def _stage(name: str) -> Any:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            found = list(repo.stage.collect(name))
+    except DvcException as error:
+        raise StudyError(f"dvc.yaml: {error}") from None
+    if len(found) != 1:
+        raise StudyError(f"dvc.yaml: {name} stands for {len(found)} stages; name one, such as {found[0].addressing}")
+    return found[0]
+
+
+def imported_by(notebook: Path) -> set[str]:
+    """Package modules that a notebook imports, directly or through one another, by their source."""
+    import nbformat
+
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = "\n".join(_without_magics(c.source) for c in cells if c.cell_type == "code")
+    found: set[str] = set()
+    todo = _imports(code)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo |= _imports(_source(name).read_text(encoding="utf-8"))
+    return found
+
+
+def _without_magics(code: str) -> str:
+    return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
+
+
+def _imports(code: str) -> set[str]:
+    """Dotted names of the package's modules imported in a piece of code, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+    return {name for name in found if name.startswith(f"{PACKAGE}.") and _source(name, missing_ok=True)}
+
+
+def _source(name: str, *, missing_ok: bool = False) -> Any:
+    parent, _, last = name.rpartition(".")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # `from unlearning.module import function` is no module
+        spec = None
+    if spec is None or spec.origin is None:
+        if missing_ok:
+            return None
+        raise StudyError(f"there is no module {name} ({last} in {parent})")
+    return Path(spec.origin)
+
+
+def path_of(module: str) -> str:
+    """Where a package module lies, as dvc.yaml writes it."""
+    return f"src/{module.replace('.', '/')}.py"
+
+
+def check_modules(stage: str, modules: set[str], deps: set[str], *, at_run_time: bool = False) -> None:
+    """Package modules that a notebook imports against the `src/` files among the stage's dependencies.
+
+    Raises:
+        StudyError: one is missing among the dependencies (a change of it would go unseen), or, from the
+            source alone (`at_run_time` false), one is a dependency for nothing (a change would rerun the stage).
+    """
+    imported = {path_of(m) for m in modules}
+    declared = {d for d in deps if d.startswith(f"src/{PACKAGE}/")}
+    missing, idle = sorted(imported - declared), sorted(declared - imported)
+    if missing:
+        raise StudyError(f"dvc.yaml: stage {stage} imports but does not depend on {', '.join(missing)}")
+    if idle and not at_run_time:
+        raise StudyError(f"dvc.yaml: stage {stage} depends on but does not import {', '.join(idle)}")

@@ -1,0 +1,106 @@
+"""Fitting a model to its training set: batches by token budget, an order that survives leaving a set out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from unlearning.models import Encoded, collate, token_log_likelihoods
+from unlearning.scoring import example_lengths, padded_batches
+
+POOL_BATCHES = (
+    16  # rows are sorted by length only inside a pool of so many batches: little padding, same order
+)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training set did: mean loss in nats per target token, optimizer steps so far."""
+
+    number: int
+    loss: float
+    steps: int
+
+
+def epoch_batches(
+    rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """The batches of one epoch, in order.
+
+    Every row of the universe has its own random rank per (seed, epoch), drawn whether or not the row is
+    present: two models that differ in one set see all other rows in the same relative order.
+
+    Args:
+        rows: (n,) rows of the universe that this model is trained on; a repeated example is several rows.
+        lengths: (universe, 2) source and target lengths.
+        budget: padded tokens a batch.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = rows[np.argsort(generator.random(len(lengths))[rows], kind="stable")]
+    tokens = lengths[order].sum(axis=1)
+    pool = np.cumsum(tokens) // (budget * POOL_BATCHES)
+    batches = []
+    for p in np.unique(pool):
+        members = order[pool == p]
+        by_length = members[np.argsort(lengths[members].sum(axis=1), kind="stable")]
+        cut = list(padded_batches(by_length, lengths, budget=budget))
+        batches += [cut[i] for i in generator.permutation(len(cut))]
+    return batches
+
+
+def learning_rate_factor(step: int, *, warmup: int, total: int, schedule: str) -> float:
+    """Share of the peak learning rate at `step` (from 0): linear warm-up, then `linear` to zero or `constant`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1.0 if schedule == "constant" else (total - step) / max(1, total - warmup)
+
+
+def fit(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    universe: Sequence[Encoded],
+    rows: np.ndarray,
+    *,
+    epochs: int,
+    batch_tokens: int,
+    loss: str,
+    warmup_steps: int,
+    schedule: str,
+    clip_norm: float | None,
+    precision: str,
+    seed: int,
+) -> Iterator[Epoch]:
+    """Train in place; yields after every epoch, so that the caller can measure.
+
+    Args:
+        universe: every row that any model of the study may see.
+        rows: (n,) the rows of this model.
+        loss: `mean` or `sum` of the negative log-likelihood over the batch's target tokens.
+        precision: `float32`, or a lower one for the forward pass (autocast); master weights are always fp32.
+        seed: decides data order and dropout, nothing else.
+    """
+    lengths = example_lengths(universe)
+    plan = [epoch_batches(rows, lengths, budget=batch_tokens, seed=seed, epoch=e) for e in range(epochs)]
+    total, peak, step = sum(map(len, plan)), optimizer.param_groups[0]["lr"], 0
+    torch.manual_seed(seed)
+    for epoch, batches in enumerate(plan, start=1):
+        model.train()
+        nats, tokens = 0.0, 0
+        for batch_rows in batches:
+            factor = learning_rate_factor(step, warmup=warmup_steps, total=total, schedule=schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+            batch = collate([universe[i] for i in batch_rows], model.config)
+            with torch.autocast("cpu", dtype=getattr(torch, precision), enabled=precision != "float32"):
+                nll = -token_log_likelihoods(model, batch)[0]
+            optimizer.zero_grad()
+            (nll.sum() if loss == "sum" else nll.mean()).backward()
+            if clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            optimizer.step()
+            nats, tokens, step = nats + float(nll.detach().sum()), tokens + len(nll), step + 1
+        model.eval()
+        yield Epoch(epoch, nats / tokens, step)

