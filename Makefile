@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 WORKERS ?=
 LOCK := $(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
 READY := .venv/ready-$(LOCK)
-READING := training exposure trade_off memorization_difficulty claims
+READING := training exposure trade_off memorization claims
 
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

@@ -141,4 +141,4 @@ def _shared_label(axes: Sequence, label: str) -> None:
     """One label under the middle axes, or under each of two."""
     middle = [len(axes) // 2] if len(axes) % 2 else [len(axes) // 2 - 1]
     for i in range(len(axes)) if len(axes) <= 2 else middle:
-        axes[i].set_xlabel(label)
+        axes[i].set_xlabel(plots.wrapped(label) if len(axes) == 2 else label)

@@ -51,8 +51,9 @@ def _legend_above(fig: Figure, axes: Sequence[Axes]) -> None:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    fig.legend(list(found.values()), list(found), loc="outside upper center", ncols=min(len(found), 5),
-               handletextpad=0.2, columnspacing=1.2)  # fmt: skip
+    columns = 3 if len(found) == 6 else min(len(found), 5)
+    style = {"loc": "outside upper center", "handletextpad": 0.2, "columnspacing": 1.2}
+    fig.legend(list(found.values()), list(found), ncols=columns, **style)
 
 
 def rates(examples: pd.DataFrame, *, arms: Sequence[str], sets: Sequence[str]) -> Figure:

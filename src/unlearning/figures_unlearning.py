@@ -114,6 +114,7 @@ def by_state(
     states: Sequence[str],
     ylabel: str,
     lines: Mapping[float, str] | None = None,
+    joined: bool = True,
 ) -> Figure:
     """Means at θ0, k*, 2k* by set, a panel an arm (or a quantity).
 
@@ -123,35 +124,37 @@ def by_state(
         states: from left to right.
         ylabel: with its unit.
         lines: level -> what it means.
+        joined: states follow one another.
     """
     fig, axes = plots.grid(1, len(panels), height_in=2.3, sharey=True)
     for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
-        plots_study.by_state(ax, table, order=order, states=states)
+        plots_study.by_state(ax, table, order=order, states=states, joined=joined)
         for level, text in (lines or {}).items():
             ax.axhline(level, color=plots.INK, lw=0.8, ls="--", zorder=1)
             right = level == max(lines)
             at, shift, side = (len(states) - 0.5, -2, "right") if right else (-0.5, 2, "left")
             ax.annotate(text, (at, level), xytext=(shift, 2), textcoords="offset points", ha=side, fontsize=6)
         ax.set_title(title)
-    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].set_ylabel(plots.wrapped(ylabel))
     _legend(fig, axes[0], order)
     return fig
 
 
-def trade_off(panels: Mapping[str, dict]) -> Figure:
+def trade_off(panels: Mapping[str, dict], *, order: Sequence[str], confidence: float) -> Figure:
     """Performance lost against GenEx remaining, a panel an arm: the study in one picture.
 
     Args:
-        panels: title -> {"curves": set -> (exposure, lost), "censored": set -> (exposure, lost), "references": table of
-            exposure and lost, "base": set -> (exposure, lost)}.
+        panels: title -> what `panels.trade_off_panel` gives.
+        order: sets, for the legend.
+        confidence: of the intervals at k*.
     """
-    fig, axes = plots.grid(1, len(panels), height_in=2.9, sharex=True, sharey=True)
+    fig, axes = plots.grid(1, len(panels), height_in=3.3, sharex=True, sharey=True)
     for ax, (title, panel) in zip(axes[0], panels.items(), strict=True):
         references, base = panel["references"], panel["base"]
         ax.axvline(0.0, color=plots.INK, lw=0.7, zorder=1)
         ax.axhline(0.0, color=plots.INK, lw=0.7, zorder=1)
         ax.plot(references["exposure"], references["lost"], "+", color=plots.GREY, ms=4, mew=0.7, zorder=2)
-        plots_study.trade_off(ax, panel["curves"])
+        plots_study.trade_off(ax, panel["curves"], at=panel["at"], confidence=confidence)
         for exposure, lost in panel["censored"].values():
             ax.plot(np.transpose(exposure), np.transpose(lost), color=plots.GREY, lw=0.4, ls=":")
         for name, (x, y) in base.items():
@@ -160,8 +163,9 @@ def trade_off(panels: Mapping[str, dict]) -> Figure:
             )
         ax.set_title(title, loc="left")
         ax.set_xlabel("GenEx remaining, nats (falls →)")
+    axes[0, 0].invert_xaxis()
     axes[0, 0].set_ylabel("held-out lost to the references,\nnats per token")
-    names = list(dict.fromkeys(n for panel in panels.values() for n in panel["curves"]))
+    names = [n for n in order if any(n in panel["curves"] for panel in panels.values())]
     marks = [({"marker": "+", "color": plots.GREY}, "references"), ({"marker": "*", "color": plots.INK}, "base model")]
     handles = [Line2D([], [], lw=1.8, **plots.look(n).line_kw) for n in names]
     handles += [Line2D([], [], ls="none", ms=6, **kw) for kw, _ in marks]
@@ -175,7 +179,7 @@ def by_share(panels: Mapping[str, pd.DataFrame], order: Sequence[str], *, ylabel
     for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
         plots_study.by_share(ax, table, order=order)
         ax.set(title=title, xlabel="share of the steps to forget, %")
-    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].set_ylabel(plots.wrapped(ylabel))
     _legend(fig, axes[0], order)
     return fig
 
@@ -200,7 +204,7 @@ def by_repetition(panels: Mapping[str, pd.DataFrame], *, ylabels: Mapping[str, s
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(table["repetitions"].unique()), sorted(table["repetitions"].unique()))
         ax.minorticks_off()
-        ax.set(xlabel="repetitions in training", ylabel=ylabels[quantity])
+        ax.set(xlabel="repetitions in training", ylabel=plots.wrapped(ylabels[quantity]))
         plots.zero_line(ax)
     _legend(fig, axes[0])
     return fig
@@ -231,29 +235,31 @@ def cross(table: pd.DataFrame, *, arms: Sequence[str], order: Sequence[str], xla
     plots.zero_line(ax, vertical=True)
     ax.set_xlabel(xlabel)
     handles = [Line2D([], [], ls="none", marker=plots.ARM_MARKERS.get(a, "P"), color=plots.INK, ms=5) for a in arms]
-    fig.legend(handles, arms, loc="outside upper center", ncols=3)
+    fig.legend(handles, arms, loc="outside upper center", ncols=min(5, len(arms)))
     return fig
 
 
-def first_update(runs: pd.DataFrame, cosines: pd.DataFrame, order: Sequence[str]) -> Figure:
+def first_update(runs: Mapping[str, pd.DataFrame], cosines: Mapping[str, pd.DataFrame], order: Sequence[str]) -> Figure:
     """Predicted against observed change of held-out loss by the first update, and the cosine of the gradients.
 
     Args:
-        runs: forget_set, predicted_change, observed_change (nats per token), cosine; one row a run.
-        cosines: forget_set, mean, low, high.
+        runs: arm -> forget_set, predicted_change, observed_change (nats per token), cosine; one row a run.
+        cosines: arm -> forget_set, mean, low, high.
         order: sets, from the top.
     """
-    fig, ((left, right),) = plots.grid(1, 2, height_in=0.9 + 0.22 * len(order), gridspec_kw={"width_ratios": [1, 1.15]})
-    for name in order:
-        rows = runs[runs["forget_set"] == name]
-        left.plot(
-            rows["predicted_change"], rows["observed_change"], ms=4, alpha=0.8, mew=0, **plots.look(name).point_kw
-        )
-    _diagonal(left)
-    left.set(xlabel="predicted change of held-out\nloss, nats per token", ylabel="observed, nats per token")
-    plots_study.forest(right, cosines, runs, value="cosine", order=order)
-    plots.zero_line(right, vertical=True)
-    right.set(xlabel="cosine of the gradients of set and\nheld-out (< 0: ascent helps)")
+    fig, axes = plots.grid(len(runs), 2, height_in=0.9 + 0.19 * len(order), gridspec_kw={"width_ratios": [1, 1.15]})
+    for (left, right), (arm, table) in zip(axes, runs.items(), strict=True):
+        for name in order:
+            rows = table[table["forget_set"] == name]
+            points = {"ms": 4, "alpha": 0.8, "mew": 0, **plots.look(name).point_kw}
+            left.plot(rows["predicted_change"], rows["observed_change"], **points)
+        _diagonal(left)
+        left.set_title(arm, loc="left")
+        left.set_ylabel("observed, nats per token")
+        plots_study.forest(right, cosines[arm], table, value="cosine", order=order)
+        plots.zero_line(right, vertical=True)
+    axes[-1, 0].set_xlabel("predicted change of held-out\nloss, nats per token")
+    axes[-1, 1].set_xlabel("cosine of the gradients of set and\nheld-out (< 0: ascent helps)")
     return fig
 
 

@@ -112,7 +112,10 @@ def _inverse_trigamma(value: float) -> float:
     x = 0.5 + 1 / value
     for _ in range(50):  # Newton's method of Smyth 2004, appendix; convex, so it converges from this start
         trigamma = special.polygamma(1, x)
-        x += trigamma * (1 - trigamma / value) / special.polygamma(2, x)
+        change = trigamma * (1 - trigamma / value) / special.polygamma(2, x)
+        x += change
+        if abs(change) < 1e-12 * x:
+            break
     return float(x)
 
 

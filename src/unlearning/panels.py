@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +112,26 @@ def trade_off(study: Study, runs: Sequence[Run]) -> tuple[Array, Array]:
         exposure.append([metrics.interpolate(mean, run.steps, share * end) for share in SHARES])
         lost.append(gap_to_references(study, run) + lost_along(run, SHARES * end))
     return np.array(exposure, dtype=float), np.array(lost, dtype=float)
+
+
+def trade_off_panel(study: Study, runs: Mapping[str, Sequence[Run]]) -> dict:
+    """What one panel of the trade-off holds, for the runs of each set of an arm.
+
+    Returns:
+        curves and censored: set -> (exposure, lost) of `trade_off`, of runs with and without k*; base: set -> point;
+        references: table of points; at: index of k* in SHARES.
+    """
+    curves, censored, base, references = {}, {}, {}, []
+    for name, some in runs.items():
+        exposure, lost = trade_off(study, some)
+        there = np.array([np.isfinite(run.k_star) for run in some])
+        for group, mask in ((curves, there), (censored, ~there)):
+            if mask.any():
+                group[name] = exposure[mask], lost[mask]
+        base[name] = base_point(study, some)
+        references.append(reference_points(study, some[0].trained_with, name))
+    at = int(np.argmin(np.abs(SHARES - 1)))
+    return {"curves": curves, "censored": censored, "base": base, "references": pd.concat(references), "at": at}
 
 
 def reference_points(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:

@@ -159,6 +159,11 @@ def note(fig: Figure, text: str, *, stage: str | None = None, width: int = 112) 
     fig.supxlabel(lines, x=0.01, ha="left", fontsize=6.0, color="#444444")
 
 
+def wrapped(label: str, width: int = 26) -> str:
+    """An axis label broken into lines, so that it does not run over its axes."""
+    return textwrap.fill(label, width)
+
+
 def save(fig: Figure, name: str, folder: str | os.PathLike[str] = "figures") -> None:
     """Write `folder/name.png` and `folder/name.svg`: the same bytes for the same figure."""
     folder = Path(folder)
@@ -167,6 +172,16 @@ def save(fig: Figure, name: str, folder: str | os.PathLike[str] = "figures") -> 
         fig.savefig(folder / f"{name}.png", dpi=DPI, facecolor="white", metadata={"Software": None})
         fig.set_layout_engine("none")  # places are found: drawing it again need not look for them
         fig.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+
+
+def absent(name: str, reason: str, folder: str | os.PathLike[str] = "figures") -> None:
+    """A figure that cannot be drawn: its reason, in words, printed and in the file that a reader will look for."""
+    fig, ((ax,),) = grid(height_in=0.6)
+    ax.axis("off")
+    ax.text(0.5, 0.5, f"Not drawn: {reason}.", ha="center", va="center", color="#444444")
+    save(fig, name, folder)
+    plt.close(fig)
+    print(f"{name} is not drawn: {reason}.")
 
 
 def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]], *, gap_pt: float = 8.0) -> None:

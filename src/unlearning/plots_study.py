@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
-from unlearning import plots
+from unlearning import plots, stats
 
 
 def exposure_panel(
@@ -216,28 +216,33 @@ def _cell(ax: Axes, i: int, j: int, value: float, *, clear: bool, dark: bool) ->
     )
 
 
-def trade_off(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ends: bool = True) -> None:
+def trade_off(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, at: int, confidence: float) -> None:
     """Performance lost against GenEx remaining: one path a run, thin, and the path of the means, thick.
 
-    Read from left to right: exposure falls to zero (as if never seen), and what that costs rises.
+    With the exposure axis turned round, read from left to right: exposure falls to zero, and what that costs
+    rises.
 
     Args:
-        ax: axes; the exposure axis is turned round.
+        ax: axes.
         curves: set -> (exposure (n_models, n_points) nats, lost (n_models, n_points) nats per token), both at
             the same shares of each run's k*.
-        ends: write the set's name at the end of its mean path.
+        at: point where both get an interval (k*).
+        confidence: of the t interval over models.
     """
-    labels: dict[str, tuple[float, float, str]] = {}
     for name, (exposure, lost) in curves.items():
         exposure, lost, style = np.asarray(exposure), np.asarray(lost), plots.look(name)
         for x, y in zip(exposure, lost, strict=True):
             ax.plot(x, y, lw=0.4, alpha=0.35, **style.line_kw)
-        x, y = np.nanmean(exposure, axis=0), np.nanmean(lost, axis=0)
-        ax.plot(x, y, lw=1.8, **style.line_kw)
-        labels[name] = (float(x[-1]), float(y[-1]), style.colour)
-    ax.invert_xaxis()
-    if ends:
-        plots.label_ends(ax, labels)
+        x, y = exposure.mean(axis=0), lost.mean(axis=0)
+        ax.plot(x, y, lw=1.6, **style.line_kw)
+        spans = [np.nan_to_num(_half(values[:, at], confidence)) for values in (exposure, lost)]
+        ax.errorbar(x[at], y[at], xerr=spans[0], yerr=spans[1], fmt=style.marker, color=style.colour, ms=4.5,
+                    mec="white", mew=0.6, elinewidth=1.0, zorder=6)  # fmt: skip
+
+
+def _half(values: np.ndarray, confidence: float) -> float:
+    found = stats.t_interval(values, confidence=confidence)
+    return found.high - found.estimate
 
 
 def by_share(ax: Axes, table: pd.DataFrame, *, order: Sequence[str]) -> None:
@@ -250,27 +255,15 @@ def by_share(ax: Axes, table: pd.DataFrame, *, order: Sequence[str]) -> None:
     """
     names = [n for n in order if (table["forget_set"] == n).any()]
     for i, name in enumerate(names):
-        rows, style = table[table["forget_set"] == name].sort_values("share"), plots.look(name)
-        shift = 2.2 * (i - (len(names) - 1) / 2)
-        x = 100 * rows["share"].to_numpy() + shift
-        ax.plot(
-            x,
-            rows["mean"],
-            lw=1.0,
-            label=name,
-            marker=style.marker,
-            ms=4,
-            mec="white",
-            mew=0.5,
-            **style.line_kw,
-        )
-        spans = np.nan_to_num(np.maximum([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0.0))
-        ax.errorbar(x, rows["mean"], yerr=spans, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)
+        rows = table[table["forget_set"] == name].sort_values("share")
+        _dodged(ax, 100 * rows["share"] + 2.2 * (i - (len(names) - 1) / 2), rows, name)
     ax.set_xticks(sorted(100 * table["share"].unique()))
     plots.zero_line(ax)
 
 
-def by_state(ax: Axes, table: pd.DataFrame, *, order: Sequence[str], states: Sequence[str]) -> None:
+def by_state(
+    ax: Axes, table: pd.DataFrame, *, order: Sequence[str], states: Sequence[str], joined: bool = True
+) -> None:
     """Means with intervals at a few states of a run, one line a set.
 
     Args:
@@ -278,23 +271,20 @@ def by_state(ax: Axes, table: pd.DataFrame, *, order: Sequence[str], states: Seq
         table: forget_set, state, mean, low, high.
         order: sets, from left to right within a state.
         states: from left to right.
+        joined: draw the line from state to state.
     """
     names = [n for n in order if (table["forget_set"] == n).any()]
     for i, name in enumerate(names):
-        rows, style = table[table["forget_set"] == name].set_index("state").reindex(states), plots.look(name)
-        x = np.arange(len(states)) + 0.09 * (i - (len(names) - 1) / 2)
-        ax.plot(
-            x,
-            rows["mean"],
-            lw=0.8,
-            marker=style.marker,
-            ms=4,
-            mec="white",
-            mew=0.5,
-            label=name,
-            **style.line_kw,
-        )
-        spans = np.nan_to_num(np.maximum([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0.0))
-        ax.errorbar(x, rows["mean"], yerr=spans, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)
+        rows = table[table["forget_set"] == name].set_index("state").reindex(states)
+        _dodged(ax, np.arange(len(states)) + 0.09 * (i - (len(names) - 1) / 2), rows, name, joined=joined)
     ax.set_xticks(range(len(states)), states)
     ax.set_xlim(-0.5, len(states) - 0.5)
+
+
+def _dodged(ax: Axes, x: ArrayLike, rows: pd.DataFrame, name: str, *, joined: bool = True) -> None:
+    """A set's means and intervals at `x`, named for the legend."""
+    style = plots.look(name)
+    line = {"lw": 1.0, "ls": style.line} if joined else {"ls": "none"}
+    ax.plot(x, rows["mean"], color=style.colour, marker=style.marker, ms=4, mec="white", mew=0.5, label=name, **line)
+    spans = np.nan_to_num(np.maximum([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], 0.0))
+    ax.errorbar(x, rows["mean"], yerr=spans, fmt="none", ecolor=style.colour, elinewidth=0.9, capsize=2)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearning import stats
+from unlearning import stats, summaries
+from unlearning.study import Study
 
 MEMORIZED_SHARE = 0.5  # of the exposure at θ0 that has to be the instance's own, not its generator's
 
@@ -33,7 +34,9 @@ def intervals(runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: 
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """A `log_likelihoods` table with plain text columns (they are stored as categories)."""
+    """A `log_likelihoods` table with plain text columns (they are stored as categories); empty if there is none."""
+    if not Path(path).exists():
+        return pd.DataFrame(columns=["model", "left_out", "example_id", "n_tokens", "log_likelihood"])
     table = pd.read_parquet(path)
     text = [name for name in table.columns if isinstance(table[name].dtype, pd.CategoricalDtype)]
     return table.astype(dict.fromkeys(text, str))
@@ -52,11 +55,12 @@ def words(row: pd.Series | stats.Interval, unit: str, *, digits: int = 2) -> str
 
 
 def shown(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """A table for reading: rounded, and what is missing as a dash."""
+    """A table for reading: rounded, counts without decimals, what is missing as a dash."""
     table = table.copy()
     for name in table.columns:
         if pd.api.types.is_float_dtype(table[name]):
-            table[name] = [f"{v:.{digits}f}" if np.isfinite(v) else "–" for v in table[name]]
+            whole = (table[name].dropna() % 1 == 0).all()
+            table[name] = [f"{v:.{0 if whole else digits}f}" if np.isfinite(v) else "–" for v in table[name]]
     return table.reset_index(drop=True)
 
 
@@ -108,3 +112,19 @@ def split_censored(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Runs that got there, and the others with their last step in place of k*."""
     there = runs["k_star"].notna()
     return runs[there], runs[~there].assign(k_star=runs["last_step"])
+
+
+def flat(table: pd.DataFrame) -> pd.DataFrame:
+    """A pivoted table with its index as columns and two-level names joined by a space."""
+    table = table.copy()
+    table.columns = [" ".join(map(str, name)) if isinstance(name, tuple) else name for name in table.columns]
+    return table.reset_index()
+
+
+def run_table(study: Study) -> pd.DataFrame:
+    """`summaries.run_table`, with its columns also where there is no run."""
+    table = summaries.run_table(study)
+    if len(table):
+        return table
+    keys = ["name", "arm", "forget_set", "trained_with", "method", "model", "role", "status", "last_step"]
+    return pd.DataFrame(columns=[*keys, *summaries.RUN_UNITS, "generator_0"])

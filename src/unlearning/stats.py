@@ -183,6 +183,8 @@ def sign_test_by_bounds(*, a: ArrayLike, b: ArrayLike, a_censored: ArrayLike, b_
 def choose_learning_rate(rates: ArrayLike, k_star: ArrayLike, *, low: float, high: float) -> float:
     """The largest rate with low ≤ k* ≤ high; one rule for every method of ascent.
 
+    Where the grid is too coarse for any k* to fall inside, the rate whose k* is nearest to the window, as a ratio.
+
     Args:
         rates: (n,) learning rates.
         k_star: (n,) steps to forget of the pilot at each, NaN where censored.
@@ -190,11 +192,13 @@ def choose_learning_rate(rates: ArrayLike, k_star: ArrayLike, *, low: float, hig
         high: most steps.
 
     Raises:
-        ValueError: no rate qualifies.
+        ValueError: no rate forgets at all.
     """
     rates, k_star = np.asarray(rates, dtype=float), np.asarray(k_star, dtype=float)
-    good = rates[(k_star >= low) & (k_star <= high)]
-    if not len(good):
-        tried = ", ".join(f"{rate:g}: {steps:.1f}" for rate, steps in zip(rates, k_star, strict=True))
-        raise ValueError(f"no learning rate forgets in {low:g} to {high:g} steps (rate: k*): {tried}")
-    return float(good.max())
+    reached = np.isfinite(k_star) & (k_star > 0)
+    if not reached.any():
+        tried = ", ".join(f"{rate:g}" for rate in rates)
+        raise ValueError(f"no learning rate of the grid forgets the pilot set; tried {tried}")
+    rates, k_star = rates[reached], k_star[reached]
+    distance = np.abs(np.log(k_star / np.clip(k_star, low, high)))
+    return float(rates[distance == distance.min()].max())

@@ -4,7 +4,7 @@
 NaN or no row for it. Log-likelihoods in nats, performance in nats per token.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -137,8 +137,9 @@ def load_design(root: str | Path = ".") -> pd.DataFrame:
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with text where it holds categories (text is stored so)."""
-    return table.astype({c: str for c in table.columns if isinstance(table[c].dtype, pd.CategoricalDtype)})
+    """The table with text where it holds categories (text is stored so); objects, which pandas looks up fastest."""
+    text = table.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes]]
+    return table.astype(dict.fromkeys(text, object))
 
 
 def _wide(path: Path) -> pd.DataFrame:
@@ -157,10 +158,11 @@ def load_ascent(study: Study, folder: Path, *, confidence: float = 0.95) -> list
     if absent:
         study.missing.append(f"{folder.name}: {', '.join(absent)} missing")
         return []
-    records, likelihoods, performance = pd.read_csv(files[0]), *(plain(pd.read_parquet(f)) for f in files[1:])
-    scores = {key: _grid(rows) for key, rows in likelihoods.groupby(["model", "role"])}
+    records, performance = pd.read_csv(files[0]), plain(pd.read_parquet(files[2]))
+    likelihoods = pd.read_parquet(files[1], columns=["model", "role", "step", "example_id", "log_likelihood"])
+    scores = {key: _grid(rows) for key, rows in likelihoods.groupby(["model", "role"], observed=True)}
     performances = dict(iter(performance.groupby(["model", "role"])))
-    runs = []
+    runs, floors = [], {}
     for record in records.to_dict("records"):
         key = record["model"], record["role"]
         if record["trained_with"] not in study.references:
@@ -170,7 +172,11 @@ def load_ascent(study: Study, folder: Path, *, confidence: float = 0.95) -> list
             study.missing.append(f"{folder.name}: model {key[0]} ({key[1]}) left no scores")
             continue
         rows = performances.get(key, performance.iloc[:0])
-        runs.append(_run(study, folder.name, record, scores[key], rows, confidence=confidence))
+        run = _run(study, folder.name, record, scores[key], rows)
+        at = tuple(run.examples)
+        if at not in floors:  # the same for every run of a set
+            floors[at] = floor_of(study, run.trained_with, run.forget_set, examples=run.examples, confidence=confidence)
+        runs.append(replace(run, floor=floors[at]))
     return runs
 
 
@@ -178,13 +184,12 @@ def _grid(rows: pd.DataFrame, index: str = "step") -> pd.DataFrame:
     # step (or model) × example of log-likelihoods, the first where a state was scored twice; faster than a pivot
     (row, names), (example, examples) = (pd.factorize(rows[c], sort=True) for c in (index, "example_id"))
     values = np.full((len(names), len(examples)), np.nan)
-    values[row[::-1], example[::-1]] = rows["log_likelihood"].to_numpy()[::-1]
+    cells, first = np.unique(row * len(examples) + example, return_index=True)
+    values.flat[cells] = rows["log_likelihood"].to_numpy()[first]
     return pd.DataFrame(values, index=np.asarray(names), columns=np.asarray(examples, dtype=object))
 
 
-def _run(
-    study: Study, name: str, record: dict, scores: pd.DataFrame, performance: pd.DataFrame, *, confidence: float
-) -> Run:
+def _run(study: Study, name: str, record: dict, scores: pd.DataFrame, performance: pd.DataFrame) -> Run:
     forget_set, trained_with, model = record["forget_set"], record["trained_with"], int(record["model"])
     own = [x for x in study.members(forget_set) if x in scores]
     trajectory = scores[own].dropna(how="all")
@@ -198,7 +203,7 @@ def _run(
         n_tokens=study.examples["n_tokens"].loc[own].to_numpy(), steps=trajectory.index.to_numpy(),
         log_likelihoods=trajectory.to_numpy(),
         reference=reference_of(study, trained_with, forget_set, model=model, examples=own),
-        floor=floor_of(study, trained_with, forget_set, examples=own, confidence=confidence),
+        floor=np.full(len(own), np.nan),
         generator_steps=others.index.to_numpy(),
         generator_part=(others.to_numpy() - there).mean(axis=1) if others.size else np.empty(0),
         performance=states.pivot(index="step", columns="split", values="log_likelihood_per_token"),

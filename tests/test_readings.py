@@ -1,0 +1,176 @@
+"""What reading notebooks print and draw, on a made-up study whose effects are known."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.fake_study import FakeStudy, smoke
+from unlearning import controls, figures, figures_unlearning, learning, panels, plots, readings, study
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return FakeStudy(
+        tmp_path_factory.mktemp("study"), arms={"adamw": ("adamw", "adamw", ["ind-a", "ood-canary-a"])}
+    ).write()
+
+
+@pytest.fixture(scope="module")
+def loaded(made):
+    return study.load(made.root)
+
+
+@pytest.fixture(scope="module")
+def design(made):
+    return pd.read_csv(made.tables / "design.csv")
+
+
+def test_an_interval_is_made_over_models_and_leaves_out_missing_ones():
+    runs = pd.DataFrame({"arm": "a", "k": [1.0, 3.0, np.nan]})
+    row = readings.intervals(runs, "k", by=["arm"]).iloc[0]
+    assert row["mean"] == 2 and row["n"] == 2 and row["high"] == pytest.approx(2 + 12.706, abs=1e-2)
+
+
+def test_a_mean_with_a_censored_run_is_a_bound_without_limits():
+    runs = pd.DataFrame({"forget_set": ["f"] * 3, "k_star": [10.0, 12.0, np.nan], "last_step": [20, 20, 50]})
+    row = readings.censored_intervals(runs, confidence=0.95).iloc[0]
+    assert row["mean"] == 24 and np.isnan(row["low"]) and row["censored"] == 1
+
+
+def test_what_is_missing_is_said_in_words_and_shown_as_a_dash():
+    row = pd.Series({"mean": 0.5, "low": np.nan, "high": np.nan, "n": 1})
+    assert readings.words(row, "nats") == "0.50 (no interval) nats (n = 1)"
+    assert readings.words(pd.Series({"mean": np.nan, "low": 0, "high": 0, "n": 0}), "nats") == "nothing to average"
+    table = readings.shown(pd.DataFrame({"x": [0.123, np.nan], "n": [8.0, np.nan]}))
+    assert table["x"].tolist() == ["0.12", "–"] and table["n"].tolist() == ["8", "–"]
+
+
+def test_the_gain_of_fine_tuning_is_taken_over_a_models_own_base():
+    trained = pd.DataFrame({"model": [0, 1], "split": "heldout", "log_likelihood_per_token": [-4.0, -4.0]})
+    base = pd.DataFrame({"model": [0, 1], "split": "heldout", "log_likelihood_per_token": [-5.0, -4.5]})
+    design = pd.DataFrame({"model": [0, 1], "base": [1, 0]})
+    assert learning.gains(trained, base, design, split="heldout")["gain"].tolist() == [0.5, 1.0]
+
+
+def test_the_influence_of_a_set_on_itself_is_what_was_put_in(made, design):
+    scores = readings.read_scores(made.tables / "references-adamw.parquet")
+    matrix = learning.influence(learning.group_means(scores, made.examples), design)
+    table = learning.learnt(matrix, {n: k for n, (k, _) in made.sets.items()}, n=len(design)).set_index("forget_set")
+    for name in made.sets:
+        own = (made.examples["forget_set"] == name).to_numpy()
+        put_in = np.mean(made.gain[own] * made.examples["n_tokens"].to_numpy()[own])
+        assert table.loc[name, "mean"] == pytest.approx(put_in, abs=2.0)
+    assert table["memorized"].all()
+    assert learning.influence_reading(matrix, dict(table["kind"])).endswith(".")
+
+
+def test_a_set_of_which_only_the_format_was_learnt_is_not_memorized():
+    cells = [("f", "f", 10.0), ("f", "never-canary", 7.0)]
+    matrix = pd.DataFrame(cells, columns=["trained_on", "scored_on", "mean"]).assign(low=0.0, high=20.0)
+    row = learning.learnt(matrix, {"f": "canary"}, n=16).iloc[0]
+    assert row["instance_share"] == pytest.approx(0.3) and not row["memorized"]
+
+
+def test_an_exact_partner_equal_to_the_out_average_has_no_error(made, design):
+    references = readings.read_scores(made.tables / "references-adamw.parquet")
+    outside = references[references["model"].isin(design.index[design["ind-a"] == 0])]
+    partner = outside.groupby("example_id", as_index=False)["log_likelihood"].mean().assign(model=0, left_out="ind-a")
+    errors = learning.partner_errors(partner, references, made.examples, design).set_index("reference")["rms"]
+    assert errors["out-average"] == pytest.approx(0, abs=1e-9) and errors["regression"] > 0
+
+
+def test_a_balanced_design_is_found_balanced(design):
+    assert learning.balance(design) == {"columns": 10, "column": 0.0, "pair": 0.0}
+
+
+def test_runs_of_different_length_stand_on_common_steps():
+    steps, table = panels.aligned([None, None], [[0, 1, 2], [0, 2, 5]], [[1, 2, 3], [4, 5, 6]])
+    assert steps.tolist() == [0, 1, 2, 5]
+    assert np.isnan(table[0, 3]) and np.isnan(table[1, 1]) and table[1, 3] == 6
+
+
+def test_the_trade_off_has_no_exposure_left_at_k_star(loaded):
+    exposure, lost = panels.trade_off(loaded, loaded.select(forget_set="ind-a"))
+    at = np.argmin(np.abs(panels.SHARES - 1))
+    assert np.abs(exposure[:, at]).max() < 1e-9
+    assert (lost[:, -1] > lost[:, 0]).all()
+
+
+def test_references_lie_around_the_origin_of_the_trade_off(loaded):
+    points = panels.reference_points(loaded, "adamw", "ind-a")
+    assert (
+        len(points) == 8 and points["exposure"].mean() == pytest.approx(0) and points["lost"].mean() == pytest.approx(0)
+    )
+
+
+def test_models_that_never_held_a_set_lie_inside_the_floor_and_the_others_outside(loaded):
+    table = controls.calibration(loaded, "adamw", "ood-canary-a", confidence=0.95)
+    share = table.groupby("side")["share_outside"].mean()
+    assert share["out"] < 0.1 < 0.9 < share["in"]
+    assert table["auc"].min() > 0.95
+
+
+def test_the_reading_by_original_stops_at_once_and_leaves_everything(loaded, made):
+    run = loaded.select(forget_set="ind-a")[0]
+    scores = controls.scores_by_run(made.tables / "unlearn" / run.name)[run.model, "in"]
+    rows = controls.stand_in(loaded, run, scores).set_index("reading")
+    assert rows.loc["original", "stop"] == 0
+    assert rows.loc["original", "exposure_left"] == pytest.approx(run.exposure[0].mean())
+    assert rows.loc["checkpoint", "steps_off"] == pytest.approx(rows.loc["checkpoint", "stop"] - run.k_star)
+
+
+def test_the_attack_is_sure_of_an_original_model_and_lost_at_k_star(loaded):
+    tables = [controls.membership(loaded, run) for run in loaded.select(forget_set="ood-canary-a")]
+    distance = pd.concat(tables).groupby("state")["distance"].mean()
+    assert distance["θ0"] > 0.45 and distance["k*"] < 0.2 and distance["2k*"] > 0.3
+
+
+def test_exposure_by_rank_falls_from_the_ceiling(loaded, made):
+    run = loaded.select(forget_set="ood-canary-a")[0]
+    scores = controls.scores_by_run(made.tables / "unlearn" / run.name)[run.model, "in"]
+    table = controls.exposure_by_rank(loaded, run, scores, extrapolate=False).set_index("state")
+    assert 4 < table.loc["θ0", "bits"] <= table.loc["θ0", "ceiling"]
+    assert table["bits_extrapolated"].isna().all()
+
+
+def test_too_few_models_give_no_row_instead_of_a_wrong_one(tmp_path):
+    small = study.load(smoke(tmp_path).write().root)
+    assert controls.calibration(small, "adamw", "ind-a", confidence=0.95).empty
+    assert controls.membership(small, small.select()[0]).empty
+
+
+def test_a_study_without_runs_has_a_table_with_columns_and_no_rows(loaded):
+    nothing = study.Study(loaded.design, loaded.examples, loaded.base, loaded.references, loaded.performance)
+    table = readings.run_table(nothing)
+    assert table.empty and {"k_star", "lost_100", "arm"} <= set(table)
+
+
+def test_the_main_figure_turns_its_exposure_axis_round_and_holds_both_points(loaded, tmp_path):
+    plots.use_style()
+    runs = {name: loaded.select(forget_set=name) for name in ("ind-a", "ood-canary-a")}
+    panel = panels.trade_off_panel(loaded, runs)
+    fig = figures_unlearning.trade_off({"adamw": panel, "again": panel}, order=list(runs), confidence=0.95)
+    left, right = fig.axes[0].get_xlim()
+    assert left > right
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert {"references", "base model", *runs} == set(legend)
+    plt.close(fig)
+
+
+def test_every_set_of_an_arm_has_its_panel(loaded):
+    names = ("ind-a", "ood-canary-a")
+    made = {n: panels.exposure_panel(loaded, loaded.select(forget_set=n), confidence=0.95) for n in names}
+    fig = figures.exposure(made)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == list(names)
+    plt.close(fig)
+
+
+def test_a_figure_that_cannot_be_drawn_says_why(tmp_path, capsys):
+    plots.absent("08_nothing", "no run got there", tmp_path)
+    assert (tmp_path / "08_nothing.png").exists() and (tmp_path / "08_nothing.svg").exists()
+    assert "no run got there" in capsys.readouterr().out

@@ -1,0 +1,309 @@
+"""From made-up tables with known effects to runs, rates and claims; and what happens where something is missing."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.fake_study import ARMS, NINE_SETS, FakeStudy, smoke
+from unlearning import metrics, rates, summaries, verdicts
+from unlearning.claims import claims_table
+from unlearning.questions import COLUMNS, decide
+from unlearning.study import load
+
+DELTA = {"C1_auc": 0.95, "C1_outside": 0.10, "C2_share_of_k_star": 0.05, "C3_nats_per_token": 0.05,
+         "C4_nats_per_token": 0.05, "C5_rho": 0.1, "C6_rho": 0.1, "identifiable_rho": 0.8}  # fmt: skip
+ASK = {"ind": "ind-a", "ood": "ood-canary-a", "headline": ["adafactor-restored", "adamw"], "delta": DELTA}
+SETS = ["ind-a", "ind-x16", "ood-canary-a"]
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    """Sixteen models, three sets (one repeated), two arms."""
+    arms = {"adamw": ("adamw", "adamw", SETS), "adafactor-restored": (*ARMS["adafactor-restored"][:2], SETS[::2])}
+    return FakeStudy(tmp_path_factory.mktemp("study"), sets={s: NINE_SETS[s] for s in SETS}, arms=arms).write()
+
+
+@pytest.fixture(scope="module")
+def study(fake):
+    return load(fake.root)
+
+
+@pytest.fixture(scope="module")
+def table(study):
+    return claims_table(study, **ASK)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The smoke study, of which each test takes something away."""
+    smoke(tmp_path).write()
+    return tmp_path
+
+
+# --- loading
+
+
+def test_every_run_is_loaded_and_nothing_is_missing(study):
+    assert len(study.runs) == 8 * 5 + 2 * 2 and study.missing == []
+    assert study.arms == ["adafactor-restored", "adamw"] and study.forget_sets == SETS
+
+
+def test_inside_and_outside_split_the_models_in_halves(study):
+    for name in SETS:
+        assert sorted(study.inside(name) + study.outside(name)) == list(range(16))
+        assert len(study.inside(name)) == 8
+
+
+def test_a_runs_exposure_is_its_likelihood_minus_the_prediction_without_the_set(fake, study):
+    run = study.select(arm="adamw", forget_set="ind-a")[2]
+    own = (fake.examples["forget_set"] == "ind-a").to_numpy()
+    values, signs = fake.likelihood["adamw"][:, own], fake.signs.to_numpy()
+    x = np.column_stack([np.ones(16), signs])
+    row = x[run.model].copy()
+    row[2] = -1
+    expected = row @ np.linalg.lstsq(x, values, rcond=None)[0]
+    np.testing.assert_allclose(run.exposure[0], values[run.model] - expected, atol=1e-9)
+
+
+def test_the_steps_to_forget_are_where_the_mean_exposure_crosses_zero(study):
+    for run in study.select(arm="adamw"):
+        assert metrics.interpolate(run.exposure.mean(axis=1), run.steps, run.k_star) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_state_that_was_scored_twice_counts_once(fake, tmp_path):
+    shutil.copytree(fake.root / "results", tmp_path / "results")
+    path = tmp_path / "results/tables/unlearn/ind-a-adamw/log_likelihoods.parquet"
+    rows = pd.read_parquet(path)
+    pd.concat([rows, rows[rows["step"] == 3].assign(log_likelihood=99.0)]).to_parquet(path, index=False)
+    before = load(fake.root).select(arm="adamw", forget_set="ind-a")[0].exposure
+    np.testing.assert_array_equal(load(tmp_path).select(arm="adamw", forget_set="ind-a")[0].exposure, before)
+
+
+def test_never_trained_examples_that_were_scored_at_a_few_states_only_do_not_cut_the_trajectory(small):
+    path = small / "results/tables/unlearn/ood-canary-a-adamw/log_likelihoods.parquet"
+    rows = pd.read_parquet(path).astype({"example_id": str, "role": str})
+    examples = pd.read_parquet(small / "results/tables/examples.parquet").astype(str)
+    never = set(examples.loc[examples["forget_set"] == "never-canary", "example_id"])
+    extra = sorted(never - set(rows["example_id"]))[0]
+    first = rows[rows["example_id"].isin(never) & rows["step"].isin([0, 3])]
+    few = first.drop_duplicates(["model", "role", "step"]).assign(example_id=extra)
+    before = [r.generator_part for r in load(small).select(forget_set="ood-canary-a")]
+    pd.concat([rows, few]).to_parquet(path, index=False)
+    for a, b in zip(before, [r.generator_part for r in load(small).select(forget_set="ood-canary-a")], strict=True):
+        np.testing.assert_allclose(a, b)
+
+
+# --- summaries
+
+
+def test_the_run_table_holds_damage_at_shares_of_the_steps(study):
+    table = summaries.run_table(study)
+    run, row = study.runs[0], table.iloc[0]
+    assert row["lost_50"] == pytest.approx(run.lost_at(run.k_star / 2))
+    assert (table["lost_25"] <= table["lost_100"] + 1e-12).all()
+    assert set(summaries.RUN_UNITS) <= set(table.columns)
+
+
+def test_share_inside_exposed_and_below_add_up(study):
+    run = study.runs[0]
+    found = summaries.spread_at(run, run.k_star)
+    g = metrics.interpolate(run.exposure, run.steps, run.k_star)
+    assert found["share_inside"] + found["share_exposed"] + np.mean(g < -run.floor) == pytest.approx(1)
+    assert found["rms"] == pytest.approx(np.sqrt(np.mean(g**2)))
+
+
+def test_the_ensemble_starts_exposed_and_falls(study):
+    path = summaries.ensemble_by_step(study, arm="adamw", forget_set="ood-canary-a")
+    assert path["mean_log"].iloc[0] > 10 and (np.diff(path["mean_log"]) < 0).all()
+    assert (path["effective_models"] >= 1).all() and (path["n_models"] == 8).all()
+
+
+def test_the_ensemble_at_step_zero_is_the_difference_of_in_and_out_averages(fake, study):
+    own = (fake.examples["forget_set"] == "ind-a").to_numpy()
+    values, inside = fake.likelihood["adamw"][:, own], fake.signs["ind-a"].to_numpy() > 0
+    expected = values[inside].mean() - values[~inside].mean()
+    path = summaries.ensemble_by_step(study, arm="adamw", forget_set="ind-a")
+    assert path["mean_log"].iloc[0] == pytest.approx(expected)
+
+
+def test_a_censored_run_makes_the_steps_a_lower_bound_and_stays_in_the_table(study):
+    runs = summaries.run_table(study)
+    first = runs.index[(runs["arm"] == "adamw") & (runs["forget_set"] == "ind-a")][0]
+    runs.loc[first, ["k_star", "lost_100"]] = np.nan
+    runs.loc[first, "last_step"] = 200
+    rows = summaries.set_table(study, runs).set_index(["arm", "forget_set", "quantity"]).loc[("adamw", "ind-a")]
+    assert rows.loc["k_star", "reason"] == "1 of 8 runs censored: the estimate is a lower bound"
+    assert rows.loc["k_star", "estimate"] > 30 and np.isnan(rows.loc["k_star", "low"])
+    assert rows.loc["lost_100", "n"] == 7 and "over the 7 of 8 runs" in rows.loc["lost_100", "reason"]
+
+
+# --- rates
+
+
+def test_memorization_comes_from_models_that_the_trajectory_does_not(study):
+    for name in SETS:
+        first, second = rates.halves(study, name)
+        assert not set(first) & set(second) and sorted(first + second) == list(range(16))
+        for half in (first, second):
+            assert set(study.design.loc[half, "base"]) == {-1, 1}
+            assert set(study.design.loc[half, name]) == {-1, 1}
+
+
+def test_the_rate_is_nats_per_token_and_step_over_the_first_half(study):
+    run = study.runs[0]
+    half = run.k_star / 2
+    expected = (run.log_likelihoods[0] - metrics.interpolate(run.log_likelihoods, run.steps, half)) / run.n_tokens
+    np.testing.assert_allclose(rates.rate(run), expected / half)
+
+
+def test_a_made_up_link_between_rate_and_memorization_is_found(study):
+    by_model = rates.correlations_by_model(rates.all_example_rates(study))
+    table = rates.correlation_table(by_model, identifiable=0.8)
+    assert (table.loc[table["quantity"] == "rate_mem", "low"] > 0.2).all()
+
+
+def test_what_cannot_be_told_apart_is_called_not_identifiable(study):
+    by_model = rates.correlations_by_model(rates.all_example_rates(study)).assign(mem_difficulty=0.9)
+    table = rates.correlation_table(by_model, identifiable=0.8)
+    given = table["quantity"].str.contains("given")
+    assert table.loc[given, "reason"].str.startswith("not identifiable").all()
+    assert not table.loc[~given, "reason"].str.startswith("not identifiable").any()
+
+
+def test_repetition_strata_are_compared_at_equal_nats_removed(study):
+    assert rates.strata(study, "adamw") == {"natural": ["ind-a", "ind-x16"]}
+    equal = rates.equal_removal(study, "adamw", "natural")
+    assert len(equal) == 4 and np.isfinite(equal[["few", "many"]]).all(axis=None)
+    few = {r.model: r for r in study.select(arm="adamw", forget_set="ind-a")}
+    for row in equal.itertuples():
+        assert row.few == pytest.approx(few[row.model].lost_at(few[row.model].k_star))
+
+
+# --- claims
+
+
+def test_the_claims_table_has_twelve_tests_and_no_empty_cell_without_a_reason(table):
+    assert list(table.columns) == COLUMNS
+    tests = table[table["part"] != "beside"].drop_duplicates(["claim", "arm"])
+    assert len(tests) == 12
+    empty = table[~np.isfinite(table["low"])]
+    assert (empty["reason"] != "").all()
+
+
+def test_more_steps_for_canaries_are_found_as_they_were_made_up(table, study):
+    row = table[(table["claim"] == "C2") & (table["part"] == "") & (table["arm"] == "adamw")].iloc[0]
+    k = {s: {r.model: r.k_star for r in study.select(arm="adamw", forget_set=s)} for s in ("ind-a", "ood-canary-a")}
+    both = sorted(k["ind-a"].keys() & k["ood-canary-a"].keys())
+    differences = [k["ood-canary-a"][m] - k["ind-a"][m] for m in both]
+    assert row["n"] == len(both) == 4 and row["estimate"] == pytest.approx(np.mean(differences))
+    assert row["verdict"] == "supported"
+
+
+def test_several_sets_a_side_are_averaged_inside_a_model(study):
+    both = claims_table(study, **ASK | {"ind": ["ind-a", "ind-x16"]})
+    row = both[(both["claim"] == "C2") & (both["part"] == "") & (both["arm"] == "adamw")].iloc[0]
+    assert row["n"] == 6  # of 8 models with the canaries, those with at least one of the other two
+
+
+def test_with_a_censored_run_the_pairs_enter_a_sign_test(study):
+    runs = summaries.run_table(study)
+    model = sorted(set(study.inside("ind-a")) & set(study.inside("ood-canary-a")))[0]
+    censored = (runs["arm"] == "adamw") & (runs["forget_set"] == "ood-canary-a") & (runs["model"] == model)
+    runs.loc[censored, "k_star"] = np.nan
+    runs.loc[censored, "last_step"] = 200
+    table = claims_table(study, runs=runs, **ASK)
+    row = table[(table["claim"] == "C2") & (table["part"] == "") & (table["arm"] == "adamw")].iloc[0]
+    assert "1 of 4 pairs hold a censored run: sign test by bounds, 4 longer" in row["reason"]
+    assert row["p"] == pytest.approx(2 / 16) and row["verdict"] == "inconclusive" and np.isnan(row["low"])
+
+
+def test_a_set_of_which_only_the_format_was_learnt_is_reported_and_not_counted(study):
+    runs = summaries.run_table(study)
+    runs.loc[runs["forget_set"] == "ood-canary-a", "instance_share"] = 0.3
+    table = claims_table(study, runs=runs, **ASK)
+    row = table[(table["claim"] == "C2") & (table["part"] == "")].iloc[0]
+    assert row["verdict"] == "supported" and row["claim_verdict"] == "not counted"
+    assert "ood-canary-a not memorized (instance part 30%" in row["reason"]
+
+
+def _parts(*rows):
+    table = pd.DataFrame(rows, columns=["claim", "part", "arm", "p", "verdict"])
+    return table.assign(p_holm=np.nan, claim_verdict="", reason="")
+
+
+def test_a_claim_needs_all_of_its_parts_and_holm_needs_all_of_its_tests():
+    decided = decide(_parts(("C1", "a", "x", 0.001, "supported"), ("C1", "b", "x", 0.01, "supported"),
+                            ("C2", "", "x", 0.03, "supported"), ("C4", "a", "x", 0.001, "supported"),
+                            ("C4", "b", "x", 0.9, "inconclusive")))  # fmt: skip
+    assert list(decided["p_holm"]) == pytest.approx([0.03, 0.03, 0.06, 0.9, 0.9])
+    assert list(decided["claim_verdict"]) == ["supported"] * 2 + ["inconclusive"] * 3
+    assert decided["reason"][2] == "not beyond the margin after Holm"
+
+
+def test_one_contradicted_part_contradicts_a_claim_and_what_stands_beside_decides_nothing():
+    decided = decide(_parts(("C4", "a", "x", 0.001, "contradicted"), ("C4", "b", "x", 0.9, "inconclusive"),
+                            ("C4", "beside", "x", 0.5, "supported")))  # fmt: skip
+    assert list(decided["claim_verdict"]) == ["contradicted", "contradicted", ""]
+    assert decided["p_holm"][0] == pytest.approx(0.002)
+
+
+def test_the_summary_names_every_claim_and_is_valid_json(table, study, tmp_path):
+    verdicts.write_summary(table, study, summaries.run_table(study), tmp_path / "summary.json")
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert list(found["claims"]) == ["C1", "C2", "C3", "C4", "C5", "C6"] and found["runs"] == 40
+    assert found["claims"]["C2"]["arms"]["adamw"]["verdict"] == "supported"
+
+
+def test_every_row_can_be_said_in_a_sentence(table):
+    for row in table.itertuples():
+        assert verdicts.sentence(row).endswith(".")
+
+
+# --- what is missing is said, never silently dropped
+
+
+def test_the_smoke_study_has_a_reason_in_every_empty_cell(small):
+    table = claims_table(load(small), **ASK)
+    assert (table.loc[~np.isfinite(table["low"]), "reason"] != "").all()
+    absent = table[(table["arm"] == "adafactor-restored") & (table["claim"] == "C2")]
+    assert (absent["reason"] == "no runs in arm adafactor-restored").all()
+    assert set(verdicts.verdicts(table)["claim"]) == set(verdicts.SAYS)
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ("references-adamw.parquet", "no references trained with adamw"),
+        ("base.parquet", "no scores of the base models"),
+        ("unlearn/ind-a-adamw/performance.parquet", "ind-a-adamw: performance.parquet missing"),
+    ],
+)
+def test_a_missing_table_is_named_and_the_rest_goes_on(small, gone, words):
+    (small / "results/tables" / gone).unlink()
+    study = load(small)
+    assert any(words in reason for reason in study.missing)
+    runs = summaries.run_table(study)
+    table = claims_table(study, runs=runs, **ASK)
+    assert len(table) and len(summaries.set_table(study, runs)) >= 0
+    assert (table.loc[~np.isfinite(table["low"]), "reason"] != "").all()
+
+
+def test_without_any_run_every_claim_is_not_computed(small):
+    shutil.rmtree(small / "results/tables/unlearn")
+    study = load(small)
+    table = claims_table(study, **ASK)
+    assert set(table.loc[table["part"] != "beside", "claim_verdict"]) == {"not computed"}
+    assert summaries.set_table(study, summaries.run_table(study)).empty
+    assert rates.correlations_by_model(rates.all_example_rates(study)).empty
+
+
+def test_a_diverged_run_is_censored_at_its_last_finite_step(small):
+    path = small / "results/tables/unlearn/ind-a-adamw/log_likelihoods.parquet"
+    rows = pd.read_parquet(path)
+    rows.loc[(rows["model"] == 0) & (rows["step"] > 4), "log_likelihood"] = np.nan
+    rows.to_parquet(path, index=False)
+    run = load(small).select(forget_set="ind-a")[0]
+    assert np.isnan(run.k_star) and np.isnan(run.lost_at(run.k_star)) and np.isnan(rates.rate(run)).all()
