@@ -12,7 +12,7 @@ ifneq ($(WORKERS),)
 export UNLEARNING_WORKERS := $(WORKERS)
 endif
 
-.PHONY: help env doctor plan repro figures rerun compare verify test test-fast smoke lint speed clean
+.PHONY: help env doctor plan repro figures rerun readme compare verify test test-fast smoke lint speed clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,7 @@ repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
 	@python -m unlearning.doctor
 	@python -m unlearning.plan
 	dvc repro
+	@python -m unlearning.readme
 
 figures: env  ## redraw every figure from the committed tables; seconds, also on a fresh clone
 	@python -m unlearning.doctor >/dev/null
@@ -47,6 +48,9 @@ figures: env  ## redraw every figure from the committed tables; seconds, also on
 rerun: env  ## make rerun STAGE=train@adamw: rerun one stage from its inputs, then compare
 	@test -n "$(STAGE)" || { echo "which stage? make rerun STAGE=base (dvc stage list names them)"; exit 1; }
 	@python -m unlearning.rerun $(STAGE)
+
+readme: env  ## fill the README's tables from the results that lie here
+	@python -m unlearning.readme
 
 compare: env  ## are verdicts and numbers those of the last commit, within stated tolerances?
 	@python -m unlearning.compare

@@ -16,11 +16,25 @@ WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
 def repository_files(root: Path = ROOT) -> list[Path]:
     """Files of the repository, tracked or new, without those that git ignores; relative paths."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     if listed.returncode == 0 and listed.stdout:
         return sorted({Path(p) for p in listed.stdout.split("\0") if p and (root / p).is_file()})
-    ignored = {".git", ".venv", "data", "models", "scratch", "__pycache__", ".pytest_cache", ".ruff_cache", "cache", "tmp"}
+    ignored = {
+        ".git",
+        ".venv",
+        "data",
+        "models",
+        "scratch",
+        "__pycache__",
+        ".pytest_cache",
+        ".ruff_cache",
+        "cache",
+        "tmp",
+    }
     found = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
     return sorted(p for p in found if not ignored & set(p.parts))
 
@@ -47,6 +61,19 @@ def commit(repository: Path) -> None:
         subprocess.run(["git", *command], cwd=repository, check=True)
 
 
+def clear_results(repository: Path) -> None:
+    """Take a copy's results away, so that whatever is there later was made there."""
+    for folder in ("results", "figures"):
+        shutil.rmtree(repository / folder, ignore_errors=True)
+    (repository / "dvc.lock").unlink(missing_ok=True)
+
+
+def module(repository: Path, name: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m name` in a copy; its output as text."""
+    command = [sys.executable, "-m", name, *arguments]
+    return subprocess.run(command, cwd=repository, env=environment(repository, **more), capture_output=True, text=True)
+
+
 def environment(repository: Path, **more: str) -> dict[str, str]:
     """Environment in which `python` and `dvc` are those of this test run and the package is the copy's."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -56,8 +83,7 @@ def environment(repository: Path, **more: str) -> dict[str, str]:
 
 def dvc(repository: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run dvc in a copy; its output as text."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=repository, env=environment(repository, **more), capture_output=True, text=True)
+    return module(repository, "dvc", *arguments, **more)
 
 
 def use_smoke_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ SETS = ["ind-a", "ind-x16", "ood-canary-a"]
 def fake(tmp_path_factory):
     """Sixteen models, three sets (one repeated), two arms."""
     arms = {"adamw": ("adamw", "adamw", SETS), "adafactor-restored": (*ARMS["adafactor-restored"][:2], SETS[::2])}
-    return FakeStudy(tmp_path_factory.mktemp("study"), sets={s: NINE_SETS[s] for s in SETS}, arms=arms).write()
+    return FakeStudy(
+        tmp_path_factory.mktemp("study"), size=16, never=20, followed=6, sets={s: NINE_SETS[s] for s in SETS}, arms=arms
+    ).write()
 
 
 @pytest.fixture(scope="module")

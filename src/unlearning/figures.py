@@ -104,7 +104,7 @@ def exposure(panels: Mapping[str, Mapping]) -> Figure:
     for ax in axes[:, 0]:
         ax.set_ylabel("GenEx, nats")
     for ax in list(axes.flat)[max(0, len(panels) - columns) : len(panels)]:
-        ax.set_xlabel("unlearning step")
+        ax.set_xlabel("step" if columns > 3 else "unlearning step")
     return fig
 
 

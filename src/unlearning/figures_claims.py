@@ -20,6 +20,8 @@ def repetition(runs: pd.DataFrame, strata: Mapping[str, Mapping[str, int]], quan
         strata: arm -> forget set -> repetitions.
         quantities: column -> axis label with unit.
     """
+    if not strata:
+        return said("No arm has two sets of one kind that differ in repetitions.")
     fig, axes = plots.grid(len(strata), len(quantities), height_in=1.55, sharex=True)
     for row, (arm, sets) in zip(axes, strata.items(), strict=True):
         for ax, (column, label) in zip(row, quantities.items(), strict=True):
@@ -29,6 +31,14 @@ def repetition(runs: pd.DataFrame, strata: Mapping[str, Mapping[str, int]], quan
     for ax in axes[-1]:
         ax.set_xlabel("repetitions in training")
     _legend_above(fig, axes[:, 0])
+    return fig
+
+
+def said(text: str) -> Figure:
+    """A figure that says in words why there is nothing to draw."""
+    fig, axes = plots.grid(1, 1, height_in=0.6)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0, 0.5, text, transform=axes[0, 0].transAxes, va="center")
     return fig
 
 
@@ -64,6 +74,8 @@ def rates(examples: pd.DataFrame, *, arms: Sequence[str], sets: Sequence[str]) -
         arms: one row of panels each.
         sets: forget sets drawn.
     """
+    if not arms:
+        return said("There are no runs to take rates from.")
     mean = examples.groupby(["arm", "forget_set", "example_id"])[["mem", "difficulty", "rate"]].mean().reset_index()
     labels = {"mem": "memorization, nats per token", "difficulty": "difficulty, nats per token"}
     fig, axes = plots.grid(len(arms), 2, height_in=1.7, sharex="col")
@@ -91,6 +103,8 @@ def correlations(table: pd.DataFrame, *, arms: Sequence[str], sets: Sequence[str
     """
     pairs = {"memorization": ("rate_mem", "rate_mem_given_difficulty"),
              "difficulty": ("rate_difficulty", "rate_difficulty_given_mem")}  # fmt: skip
+    if not arms:
+        return said("There are no runs to correlate.")
     fig, axes = plots.grid(len(arms), 2, height_in=0.6 + 0.17 * len(sets), sharex=True, sharey=True)
     for row, arm in zip(axes, arms, strict=True):
         for ax, (what, quantities) in zip(row, pairs.items(), strict=True):

@@ -235,7 +235,7 @@ def cross(table: pd.DataFrame, *, arms: Sequence[str], order: Sequence[str], xla
     plots.zero_line(ax, vertical=True)
     ax.set_xlabel(xlabel)
     handles = [Line2D([], [], ls="none", marker=plots.ARM_MARKERS.get(a, "P"), color=plots.INK, ms=5) for a in arms]
-    fig.legend(handles, arms, loc="outside upper center", ncols=min(5, len(arms)))
+    fig.legend(handles, arms, loc="outside upper center", ncols=min(4, len(arms)))
     return fig
 
 
@@ -275,4 +275,4 @@ def _legend(fig: Figure, axes: Sequence[Axes], order: Sequence[str] | None = Non
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     names = [name for name in order or handles if name in handles]
     if names:
-        fig.legend([handles[name] for name in names], names, loc="outside upper center", ncols=min(5, len(names)))
+        fig.legend([handles[name] for name in names], names, loc="outside upper center", ncols=min(4, len(names)))

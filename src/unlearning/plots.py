@@ -41,6 +41,8 @@ STYLE: dict[str, object] = {
     "ytick.labelsize": 7.0,
     "legend.fontsize": 7.0,
     "legend.frameon": False,
+    "legend.columnspacing": 1.2,
+    "legend.handletextpad": 0.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

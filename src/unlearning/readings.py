@@ -64,6 +64,11 @@ def shown(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def number(value: float, spec: str = ".2f") -> str:
+    """A number in a sentence; 'unknown' for NaN."""
+    return f"{value:{spec}}".replace("-", "−") if np.isfinite(value) else "unknown"
+
+
 def listed(names: Sequence[str], nothing: str = "none") -> str:
     """Names in a sentence: 'a, b'; `nothing` for none of them."""
     return ", ".join(map(str, names)) or nothing

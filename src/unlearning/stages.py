@@ -15,18 +15,19 @@ def params(stage: str) -> dict[str, Any]:
     """The parameters a stage declares, with their present values, by top-level name."""
     import dvc.api
 
-    if not _stage(stage).params:
+    if not stage_of(stage).params:
         return {}
     return dict(dvc.api.params_show(stages=stage))
 
 
 def dependencies(stage: str) -> set[str]:
     """Paths of the files and folders a stage depends on, relative to the repository."""
-    return {str(dep) for dep in _stage(stage).deps if str(dep) != "params.yaml"}
+    return {str(dep) for dep in stage_of(stage).deps if str(dep) != "params.yaml"}
 
 
 @lru_cache
-def _stage(name: str) -> Any:
+def stage_of(name: str) -> Any:
+    """A stage of dvc.yaml by its name."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

@@ -1,0 +1,37 @@
+"""Fixtures of the pipeline tests: one toy-size run of the whole study, in a temporary copy, for all of them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import copies
+
+
+def digests(root: Path, *folders: str) -> dict[str, str]:
+    """SHA-256 of every file below some folders of a repository, by relative path."""
+    files = [p for f in folders for p in sorted((root / f).rglob("*")) if p.is_file()]
+    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@dataclass
+class SmokeRun:
+    """A finished toy-size run: where it is, what dvc said, and what was committed before."""
+
+    root: Path
+    output: str
+    committed_before: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
+    """The whole DAG by `dvc repro` at toy size, four models, in a temporary copy with a commit of its own."""
+    before = digests(copies.ROOT, "results", "figures")
+    root = copies.copy_repository(tmp_path_factory.mktemp("smoke") / "study")
+    copies.use_smoke_settings(root)
+    copies.clear_results(root)
+    ran = copies.dvc(root, "repro")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
+    copies.commit(root)
+    return SmokeRun(root, ran.stdout + ran.stderr, before)

@@ -1,0 +1,206 @@
+"""The environment files say the same, and the machine check says what is wrong."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests import copies
+from unlearning import compare, doctor
+
+ROOT = copies.ROOT
+NAMES = {
+    "ruamel": "ruamel-yaml",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "SetSimilaritySearch": "setsimilaritysearch",
+}
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def lock():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def locked():
+    return {canonical(line.split("==")[0]): line.split("==")[1] for line in lock()}
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_every_line_of_the_lock_is_one_exact_version():
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line) for line in lock())
+    assert "torch==2.13.0" in lock()
+
+
+def test_pyproject_and_lock_agree():
+    asked = project()["dependencies"] + project()["optional-dependencies"]["dev"]
+    differing = [a for a in asked if locked().get(canonical(a.split("==")[0])) != a.split("==")[1]]
+    assert not differing
+
+
+def test_conda_users_get_the_same_python_and_the_same_lock():
+    environment = YAML(typ="safe", pure=True).load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert "-r requirements.lock" in pip and "-e ." in pip
+    python = next(d for d in environment["dependencies"] if str(d).startswith("python"))
+    assert python == "python=3.11" and project()["requires-python"] == ">=3.11,<3.12"
+
+
+def test_this_environment_is_the_locked_one():
+    wrong = {n: (doctor._version(n), v) for n, v in doctor.locked().items() if doctor._version(n) != v}
+    assert not wrong
+
+
+def third_party(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name.split(".")[0] for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_every_package_that_the_code_imports_is_a_declared_dependency():
+    imported = {n for p in (ROOT / "src").rglob("*.py") for n in third_party(p)} - set(sys.stdlib_module_names)
+    declared = {canonical(d.split("==")[0]) for d in project()["dependencies"]}
+    missing = {n for n in imported - {"unlearning"} if canonical(NAMES.get(n, n)) not in declared}
+    assert not missing
+
+
+def test_make_does_not_set_up_the_environment_twice(tmp_path):
+    copies.copy_repository(tmp_path, git=False)
+    first = make(tmp_path, "-n", "env")
+    assert "pip install -r requirements.lock" in first.stdout
+    (tmp_path / ".venv").mkdir()
+    stamp = re.search(r"touch (\S+)", first.stdout).group(1)
+    (tmp_path / stamp).touch()
+    assert "pip" not in make(tmp_path, "-n", "env").stdout
+
+
+def test_make_says_which_python_it_lacks(tmp_path):
+    copies.copy_repository(tmp_path, git=False)
+    ran = make(tmp_path, "env", "PYTHON=python-that-is-not-here")
+    assert ran.returncode != 0 and "install Python 3.11" in ran.stdout
+
+
+def make(folder, *arguments):
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["notebooks/03_base.ipynb", "results/notebooks/base.ipynb", "dvc.lock"])
+def test_no_git_filter_rewrites_what_dvc_has_hashed(name):
+    out = subprocess.run(["git", "check-attr", "filter", "--", name], cwd=ROOT, capture_output=True, text=True).stdout
+    assert out.strip().endswith((": unset", ": unspecified"))
+
+
+def test_hooks_leave_results_alone_and_strip_sources_only():
+    config = YAML(typ="safe", pure=True).load((ROOT / ".pre-commit-config.yaml").read_text())
+    skipped = re.compile(config["exclude"])
+    assert all(skipped.search(p) for p in ("results/notebooks/base.ipynb", "figures/01.svg", "dvc.lock"))
+    hooks = {h["id"]: h for repo in config["repos"] for h in repo["hooks"]}
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}
+    assert hooks["strip-outputs"]["files"].startswith("^notebooks/") and "--keep-id" in hooks["strip-outputs"]["entry"]
+
+
+# The machine check
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for name in ("requirements.lock", ".gitattributes"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{copies.os.environ['PATH']}")
+    return tmp_path
+
+
+def test_a_good_machine_has_no_problem(repository, monkeypatch):
+    monkeypatch.setenv("UNLEARNING_WORKERS", "1")
+    assert list(doctor.problems()) == []
+
+
+def test_a_package_of_another_version_is_named_with_both_versions(repository):
+    text = (repository / "requirements.lock").read_text()
+    (repository / "requirements.lock").write_text(text.replace("numpy==", "numpy==9."))
+    assert any("numpy" in p and "make env" in p for p in doctor.problems())
+
+
+def test_a_tool_of_another_environment_is_named(repository, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert any("`dvc` on the PATH" in p and "activate" in p for p in doctor.problems())
+
+
+def test_an_installed_nbstripout_filter_is_found(repository):
+    (repository / ".git/info").mkdir(exist_ok=True)
+    (repository / ".git/info/attributes").write_text("*.ipynb filter=nbstripout\n")
+    assert any("nbstripout --uninstall" in p for p in doctor.problems())
+
+
+def test_more_tasks_than_memory_are_told_with_a_number_that_fits(repository, monkeypatch):
+    monkeypatch.setattr(doctor, "memory_gib", lambda: 3.0)
+    monkeypatch.setenv("UNLEARNING_WORKERS", "4")
+    assert any("UNLEARNING_WORKERS=1" in p for p in doctor.problems())
+
+
+def test_a_lock_file_that_a_kill_cut_short_is_removed(repository):
+    path = repository / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"/a/b": {"read": [')
+    assert any("rwlock" in done for done in doctor.mend())
+    assert not path.exists()
+
+
+def test_a_whole_lock_file_is_left_alone(repository):
+    path = repository / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert list(doctor.mend()) == [] and path.exists()
+
+
+# The comparison with the commit
+
+
+def claims(**change):
+    import pandas as pd
+
+    table = {"claim": ["C1", "C2"], "verdict": ["holds", "open"], "estimate": [3.0, 0.5], "n": [8, 8]}
+    return pd.DataFrame(table | change)
+
+
+def test_the_same_table_differs_in_nothing():
+    assert not compare.compare_tables("claims.csv", claims(), claims()).fails
+
+
+def test_another_verdict_is_a_difference_and_names_its_row():
+    found = compare.compare_tables("claims.csv", claims(verdict=["holds", "fails"]), claims())
+    assert found.fails and "claim C2" in found.rows[0] and "fails (committed open)" in found.rows[0]
+
+
+@pytest.mark.parametrize(("estimate", "fails"), [(3.9, False), (4.1, True), (None, True)])
+def test_a_number_may_differ_by_its_tolerance_and_no_more(estimate, fails):
+    found = compare.compare_tables("claims.csv", claims(estimate=[estimate, 0.5]), claims())
+    assert found.fails is fails
+
+
+def test_a_row_that_only_one_side_has_is_a_difference():
+    found = compare.compare_tables("claims.csv", claims().head(1), claims())
+    assert found.fails and "only committed" in found.rows[-1]
+
+
+def test_two_missing_values_are_equal():
+    import numpy as np
+
+    table = claims(estimate=[np.nan, 0.5])
+    assert not compare.compare_tables("claims.csv", table, table.copy()).fails

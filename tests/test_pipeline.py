@@ -1,0 +1,278 @@
+"""What dvc.yaml, the notebooks and the repository promise each other, and the whole study at toy size."""
+
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from tests import copies
+from tests.conftest import SmokeRun, digests
+from unlearning import run_notebook, stages
+
+ROOT = copies.ROOT
+SOURCES = sorted(ROOT.glob("notebooks/*.ipynb"))
+READING = ("training", "exposure", "trade_off", "memorization", "claims")
+PIPELINE = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@cache
+def all_stages():
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        return {s.addressing: s for s in repo.index.stages}
+
+
+def groups():
+    """One stage of each entry of dvc.yaml: the first of a loop."""
+    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    first = {
+        "foreach": lambda b: next(iter(params[b["foreach"].strip("${}")])),
+        "matrix": lambda b: _first_of(b["matrix"]),
+    }
+    for name, block in PIPELINE.items():
+        loop = next((key for key in first if key in block), None)
+        yield f"{name}@{first[loop](block)}" if loop else name
+
+
+def _first_of(matrix):
+    return "-".join(str(values[0]) for values in matrix.values())
+
+
+def source_and_extras(stage):
+    words = all_stages()[stage].cmd.split()
+    assert words[:3] == ["python", "-m", "unlearning.run_notebook"]
+    return ROOT / words[3], dict(w.split("=", 1) for w in words[5:])
+
+
+@pytest.fixture
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    stages.stage_of.cache_clear()
+    yield
+    stages.stage_of.cache_clear()
+
+
+# The notebooks and dvc.yaml agree
+
+
+@pytest.mark.parametrize("stage", groups())
+def test_a_notebook_declares_exactly_the_parameters_of_its_stage(stage, at_root):
+    source, extras = source_and_extras(stage)
+    run_notebook._check_parameters(source, stages.params(stage) | extras, stage)
+
+
+@pytest.mark.parametrize("stage", groups())
+def test_a_stage_depends_on_exactly_the_modules_that_its_notebook_imports(stage, at_root):
+    source, _ = source_and_extras(stage)
+    stages.check_modules(stage, stages.imported_by(source), stages.dependencies(stage))
+
+
+@pytest.mark.parametrize("stage", groups())
+def test_a_stage_depends_on_its_notebook_and_writes_its_executed_copy(stage, at_root):
+    source, _ = source_and_extras(stage)
+    outs = {str(out) for out in all_stages()[stage].outs}
+    assert source.relative_to(ROOT).as_posix() in stages.dependencies(stage)
+    assert all_stages()[stage].cmd.split()[4] in outs
+
+
+def test_every_notebook_belongs_to_a_stage():
+    assert {source_and_extras(s)[0] for s in all_stages()} == set(SOURCES)
+
+
+def test_the_stages_stand_in_the_order_in_which_they_run():
+    made = {}
+    for position, name in enumerate(PIPELINE):
+        for stage in [s for s in all_stages().values() if s.addressing.split("@")[0] == name]:
+            made |= {str(out): position for out in stage.outs}
+            assert all(made.get(str(dep), -1) <= position for dep in stage.deps), stage.addressing
+
+
+@pytest.mark.parametrize("stage", READING)
+def test_a_reading_stage_starts_from_tables_in_git_and_imports_no_torch(stage, at_root):
+    source, _ = source_and_extras(stage)
+    assert not [d for d in stages.dependencies(stage) if d.startswith(("data/", "models/"))]
+    code = [(ROOT / stages.path_of(m)).read_text() for m in stages.imported_by(source)]
+    code += [c.source for c in nbformat.read(source, as_version=4).cells if c.cell_type == "code"]
+    assert not [c for c in code if re.search(r"^\s*(import|from) (torch|transformers|datasets)\b", c, re.M)]
+
+
+def test_what_goes_to_git_is_not_ignored_and_what_is_cached_is():
+    outs = [o for s in all_stages().values() for o in s.outs]
+    for cached in (True, False):
+        paths = [str(o) for o in outs if o.use_cache is cached]
+        ignored = subprocess.run(
+            ["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True
+        ).stdout.split()
+        assert sorted(ignored) == (sorted(paths) if cached else [])
+
+
+# The sources
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_a_source_holds_no_outputs_and_says_what_papermill_needs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.language_info.name == "python"
+    assert not any(c.outputs or c.execution_count for c in code)
+    assert [c for c in code if "parameters" in c.metadata.get("tags", [])] == code[:1]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_a_source_leaves_its_process_alone_and_seeds_by_parameter_only(path):
+    code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    assert not re.search(r"\b(sys\.exit|exit\(|quit\(|os\._exit)", code)
+    assert not re.search(r"seed\s*=\s*\d|(default_rng|manual_seed|RandomState|\.seed|random_state=)\(?\d", code)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_a_source_links_to_its_executed_copy(path):
+    text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    linked = re.findall(r"\.\./(results/notebooks/[\w.*-]+\.ipynb)", text)
+    assert linked, "no link to ../results/notebooks/"
+    written = {str(out) for s in all_stages().values() for out in s.outs}
+    assert set(linked) <= written
+
+
+def test_no_source_names_a_machine_or_a_user():
+    named = re.compile(r"/(home|root|Users|work|mnt)/\w")
+    bad = [p for p in copies.repository_files() if p.suffix in (".py", ".ipynb", ".yaml", ".yml", ".md", ".toml", "")
+           and p.parts[0] not in ("results",) and p.name != "test_pipeline.py"
+           and named.search((ROOT / p).read_text(encoding="utf-8", errors="ignore"))]  # fmt: skip
+    assert not bad
+
+
+# The committed results
+
+
+@pytest.mark.parametrize("stage", READING)
+def test_a_committed_reading_notebook_says_what_it_said_when_run_again(stage, tmp_path):
+    """Strict nbval, in a copy of the committed tables: nothing here may be written to."""
+    executed = ROOT / "results/notebooks" / f"{stage}.ipynb"
+    assert executed.exists(), f"no executed copy of {stage}: dvc repro {stage}"
+    shutil.copy(executed, tmp_path)
+    shutil.copytree(ROOT / "results/tables", tmp_path / "results/tables")
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_collectstart(collector):\n"
+        "    if getattr(collector, 'skip_compare', None) is not None:\n"
+        "        collector.skip_compare += 'stderr',\n"
+    )
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300",
+               "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q", f"{stage}.ipynb"]  # fmt: skip
+    env = copies.environment(ROOT) | run_notebook.ENVIRONMENT | {"DVC_STAGE": stage}
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout[-5000:]
+
+
+def test_executed_notebooks_and_images_are_small_enough_for_github():
+    too_big = [p for p in ROOT.glob("results/notebooks/*.ipynb") if p.stat().st_size > 1_000_000]
+    too_big += [p for p in ROOT.glob("figures/*.png") if p.stat().st_size > 400_000]
+    assert not too_big
+
+
+def test_tables_in_git_are_together_under_15_mb():
+    assert sum(p.stat().st_size for p in ROOT.glob("results/**/*.*") if p.suffix in (".csv", ".parquet")) < 15e6
+
+
+# The whole study at toy size
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_runs_at_toy_size(smoke: SmokeRun):
+    written = {p.relative_to(smoke.root).as_posix() for p in (smoke.root / "results").rglob("*") if p.is_file()}
+    assert {f"results/notebooks/{s}.ipynb" for s in READING} <= written
+    assert len([w for w in written if w.endswith("runs.csv")]) == 4
+    claims = pd.read_csv(smoke.root / "results/tables/claims.csv")
+    assert claims["verdict"].notna().all()
+
+
+@pytest.mark.slow
+def test_the_toy_run_touches_no_committed_result(smoke: SmokeRun):
+    after = digests(ROOT, "results", "figures")
+    assert {path: after.get(path) for path in smoke.committed_before} == smoke.committed_before
+
+
+@pytest.mark.slow
+def test_a_second_run_of_the_pipeline_does_nothing(smoke: SmokeRun):
+    before = digests(smoke.root, "results", "figures", "data/forget_sets")
+    again = copies.dvc(smoke.root, "repro")
+    assert again.returncode == 0 and "Running stage" not in again.stdout
+    assert digests(smoke.root, "results", "figures", "data/forget_sets") == before
+
+
+@pytest.mark.slow
+def test_results_of_the_toy_run_follow_from_its_code_settings_and_inputs(smoke: SmokeRun):
+    verified = copies.module(smoke.root, "unlearning.verify")
+    assert verified.returncode == 0, verified.stdout
+    compared = copies.module(smoke.root, "unlearning.compare")
+    assert compared.returncode == 0 and "0 outside" in compared.stdout, compared.stdout + compared.stderr
+
+
+@pytest.mark.slow
+def test_training_and_unlearning_give_the_same_bytes_again_with_one_worker(smoke: SmokeRun):
+    shutil.rmtree(smoke.root / "scratch")
+    parts = ("results/tables", "results/notebooks", "models", "figures")
+    before = digests(smoke.root, *parts)
+    ran = copies.dvc(smoke.root, "repro", "-f", "-s", "train@adamw", "unlearn@ind-a-adamw", UNLEARNING_WORKERS="1")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert digests(smoke.root, *parts) == before
+
+
+@pytest.mark.slow
+def test_on_a_fresh_clone_a_stage_is_rerun_with_its_missing_inputs_and_compared(smoke: SmokeRun, tmp_path):
+    clone = _clone(smoke.root, tmp_path / "clone")
+    assert copies.module(clone, "unlearning.verify").returncode == 0
+    assert not (clone / "data/corpus").exists()
+    ran = copies.module(clone, "unlearning.rerun", "forget_sets")
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert "runs: corpus, forget_sets" in ran.stdout and "0 outside" in ran.stdout
+
+
+@pytest.mark.slow
+def test_a_failing_rerun_puts_the_committed_results_back(smoke: SmokeRun, tmp_path):
+    clone = _clone(smoke.root, tmp_path / "clone")
+    path = clone / "notebooks/11_claims.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1] = nbformat.v4.new_code_cell("1 / 0")
+    nbformat.write(notebook, path)
+    before = digests(clone, "results/tables", "results/notebooks", "figures")
+    ran = copies.module(clone, "unlearning.rerun", "claims")
+    assert ran.returncode == 1 and "back in place" in ran.stderr
+    assert digests(clone, "results/tables", "results/notebooks", "figures") == before
+
+
+@pytest.mark.slow
+def test_figures_are_redrawn_on_a_fresh_clone_without_data_or_models(smoke: SmokeRun, tmp_path):
+    clone = _clone(smoke.root, tmp_path / "clone")
+    before = digests(clone, "results/tables", "results/notebooks", "figures")
+    ran = copies.dvc(clone, "repro", "-f", "-s", "claims")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert digests(clone, "results/tables", "results/notebooks", "figures") == before
+
+
+@pytest.mark.slow
+def test_an_archive_without_git_is_made_to_work(smoke: SmokeRun, tmp_path):
+    archive = _clone(smoke.root, tmp_path / "archive")
+    shutil.rmtree(archive / ".git")
+    assert "no .git" in copies.module(archive, "unlearning.doctor").stdout
+    ran = copies.dvc(archive, "repro", "-s", "claims")
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def _clone(repository: Path, target: Path) -> Path:
+    subprocess.run(["git", "clone", "-q", str(repository), str(target)], check=True)
+    raw = ROOT / "data/raw"
+    if raw.is_dir():
+        (target / "data").mkdir(exist_ok=True)
+        (target / "data/raw").symlink_to(raw)
+    return target

@@ -1,0 +1,138 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import copies, task_functions
+from unlearning.errors import StudyError
+from unlearning.tasks import default_workers, hash_files, run_tasks, source_hash
+
+
+def run_squares(tmp_path, numbers, *, key="k", workers=2):
+    tasks = [{"number": n, "log": str(tmp_path / "log.txt")} for n in numbers]
+    return run_tasks(task_functions.square, tasks, scratch=tmp_path / "scratch", key=key, workers=workers)
+
+
+def executions(tmp_path):
+    return sorted(int(line) for line in (tmp_path / "log.txt").read_text().split())
+
+
+def test_results_come_in_the_order_of_the_tasks(tmp_path):
+    folders = run_squares(tmp_path, [3, 1, 2])
+    assert [(f / "square.txt").read_text() for f in folders] == ["9", "1", "4"]
+
+
+def test_a_finished_task_is_never_repeated(tmp_path):
+    run_squares(tmp_path, [1, 2])
+    run_squares(tmp_path, [1, 2, 3])
+    assert executions(tmp_path) == [1, 2, 3]
+
+
+def test_another_key_runs_a_task_again(tmp_path):
+    first = run_squares(tmp_path, [1], key={"learning_rate": 1e-3})
+    second = run_squares(tmp_path, [1], key={"learning_rate": 1e-4})
+    assert first != second
+    assert executions(tmp_path) == [1, 1]
+
+
+def test_one_worker_and_two_give_the_same_folders_with_the_same_bytes(tmp_path):
+    results = []
+    for workers in (1, 2):
+        root = tmp_path / str(workers)
+        root.mkdir()
+        results.append([(f / "square.txt").read_bytes() for f in run_squares(root, [1, 2, 3], workers=workers)])
+    assert results[0] == results[1]
+
+
+def test_a_failed_task_is_told_in_its_own_words_and_the_others_are_kept(tmp_path):
+    tasks = [{"number": n} for n in (1, 2, 3)]
+    with pytest.raises(StudyError, match=r"two is not allowed\. Take three"):
+        run_tasks(task_functions.fail_on_two, tasks, scratch=tmp_path, key="k", workers=2)
+    kept = sorted(p.read_text() for p in tmp_path.glob("*/number.txt"))
+    assert kept == ["1", "3"]
+
+
+def test_a_failed_task_leaves_nothing_that_looks_finished(tmp_path):
+    for _ in range(2):
+        with pytest.raises(StudyError):
+            run_tasks(task_functions.fail_on_two, [{"number": 2}], scratch=tmp_path, key="k", workers=1)
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+
+
+def test_a_killed_task_is_explained_by_memory_and_workers(tmp_path):
+    with pytest.raises(StudyError, match=r"memory(.|\n)*UNLEARNING_WORKERS=1"):
+        run_tasks(task_functions.die, [{"number": 1}], scratch=tmp_path, key="k", workers=1)
+
+
+def test_threads_of_a_task_do_not_depend_on_the_workers(tmp_path):
+    for workers in (1, 2):
+        folders = run_tasks(
+            task_functions.threads,
+            [{"number": 1}, {"number": 2}],
+            scratch=tmp_path / str(workers),
+            key="k",
+            workers=workers,
+            threads=1,
+        )
+        assert {(f / "threads.txt").read_text() for f in folders} == {"1"}
+
+
+def test_a_killed_run_leaves_no_process_at_work(tmp_path):
+    marker = tmp_path / "marker"
+    code = (
+        "from tests import task_functions; from unlearning.tasks import run_tasks\n"
+        f"run_tasks(task_functions.slow, [dict(number=1, marker={str(marker)!r})], "
+        f"scratch={str(tmp_path / 's')!r}, key=1, workers=1)\n"
+    )
+    env = copies.environment(copies.ROOT) | {"PYTHONPATH": f"{copies.ROOT}{os.pathsep}{copies.ROOT / 'src'}"}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=env)
+    deadline = time.monotonic() + 60
+    while not (marker.exists() and marker.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child = int(marker.read_text())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while Path(f"/proc/{child}").exists() and _alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(child)
+
+
+def _alive(pid):
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "State:\tZ" not in status.read_text()
+    except OSError:
+        return False
+
+
+def test_progress_is_one_line_a_task_when_nobody_watches(tmp_path, capfd):
+    run_squares(tmp_path, [1, 2])
+    assert "task 2 of 2" in capfd.readouterr().err
+
+
+def test_the_number_of_workers_must_be_a_positive_integer(monkeypatch):
+    monkeypatch.setenv("UNLEARNING_WORKERS", "many")
+    with pytest.raises(StudyError, match="UNLEARNING_WORKERS"):
+        default_workers()
+
+
+def test_the_hash_of_a_folder_changes_with_a_name_and_with_a_byte(tmp_path):
+    (tmp_path / "a").write_text("1")
+    first = hash_files(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    second = hash_files(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({first, second, hash_files(tmp_path)}) == 3
+
+
+def test_hashing_what_is_not_there_names_it_and_the_mend(tmp_path):
+    with pytest.raises(StudyError, match=r"nothing.*dvc repro"):
+        hash_files(tmp_path / "nothing")
+
+
+def test_the_hash_of_sources_does_not_depend_on_their_order():
+    assert source_hash("unlearning.tasks", "unlearning.errors") == source_hash("unlearning.errors", "unlearning.tasks")
