@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from tests.fake_study import FakeStudy
 from unlearning import corpus, readme, readme_parts, settings
 from unlearning.design import assign_columns
 from unlearning.doctor import mend
@@ -28,6 +27,9 @@ YAML_SAFE = YAML(typ="safe", pure=True)
 def test_the_readme_shows_the_results_that_lie_here(monkeypatch):
     monkeypatch.chdir(ROOT)
     list(mend())  # an archive without .git: dvc has to be told
+    command = ["git", "status", "--porcelain", "--", "results/runs", "results/tables", "figures"]
+    if subprocess.run(command, capture_output=True, text=True).stdout:
+        pytest.skip("the results that lie here are not the committed ones; `make readme` shows them")
     assert readme.fill(TEXT, Path(".")) == TEXT, "README.md is out of date: run `make readme`"
 
 
@@ -74,17 +76,16 @@ def test_verdicts_and_numbers_come_from_the_tables(tmp_path):
     assert "≥ 200" in readme.numbers(tmp_path)
 
 
-def test_numbers_are_shown_for_every_set_and_arm_of_a_whole_study(tmp_path):
-    from unlearning import study, summaries
-
-    FakeStudy(bare(tmp_path), models=8, size=8, never=12, followed=6, heldout=10, k_max=20,
-              sets={"ind-a": ("natural", 1), "ood-canary-a": ("canary", 1)}).write()  # fmt: skip
-    data = study.load(tmp_path)
-    found = summaries.set_table(data, summaries.run_table(data))
-    found.to_csv(tmp_path / "results/tables/sets.csv", index=False)
-    text = readme.numbers(tmp_path)
-    rows = [line for line in text.splitlines() if line.startswith("| `")]
-    assert len(rows) == len(found.drop_duplicates(["arm", "forget_set"]))
+def test_numbers_are_shown_for_every_set_and_arm_headline_first(tmp_path):
+    tables = bare(tmp_path) / "results/tables"
+    tables.mkdir(parents=True)
+    keys = [(arm, name) for arm in ("sgd", "adamw") for name in ("ood-canary-a", "ind-a")]
+    cells = {"estimate": 1.0, "low": 0.5, "high": 1.5, "unit": "-", "n": 8, "reason": ""}
+    rows = [{"arm": arm, "forget_set": name, "quantity": q} | cells for arm, name in keys for q in RUN_UNITS]
+    pd.DataFrame(rows).to_csv(tables / "sets.csv", index=False)
+    lines = [line.split(" | ")[:2] for line in readme.numbers(tmp_path).splitlines() if line.startswith("| `")]
+    expected = [(arm, name) for arm in ("adamw", "sgd") for name in ("ind-a", "ood-canary-a")]
+    assert lines == [[f"| `{name}`", f"`{arm}`"] for arm, name in expected]
     assert set(readme.QUANTITIES) <= set(RUN_UNITS)
 
 
@@ -134,7 +135,7 @@ def test_links_lead_to_files_that_are_here_or_are_made_by_a_stage():
     made = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     for path in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT):
         known = path.startswith("https://") or (ROOT / path).exists() or path in made
-        assert known or path == "notebooks/README.md" and (ROOT / "notebooks").is_dir(), f"dead link {path}"
+        assert known, f"dead link {path}"
 
 
 def test_every_folder_is_in_the_map():
@@ -227,8 +228,9 @@ def test_the_example_forget_set_becomes_one_more_column_and_an_ascent(tmp_path, 
     assert found.ascents["mine-adamw"].forget_set == "mine"
     tokenizer = corpus.train_tokenizer(["Das Licht im Flur", "the hallway light"], vocabulary_size=300)
     none = pd.DataFrame(columns=corpus.COLUMNS, dtype=object)
-    table = read_own("mine", found.forget_sets["mine"].path, tokenizer=tokenizer, max_tokens=found.corpus.max_tokens * 2,
-                     protected={"core": none}, near_duplicate=found.corpus.near_duplicate)  # fmt: skip
+    limits = {"max_tokens": found.corpus.max_tokens * 2, "near_duplicate": found.corpus.near_duplicate}
+    path = found.forget_sets["mine"].path
+    table = read_own("mine", path, tokenizer=tokenizer, protected={"core": none, "heldout": none}, **limits)
     assert list(table["id"]) == ["mine:mine-1", "mine:mine-2"]
 
 
@@ -257,5 +259,5 @@ def test_the_citation_file_names_the_paper_and_its_authors():
     found = YAML_SAFE.load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors", "license", "version"} <= set(found)
     paper = found["references"][0]
-    assert [a["family-names"] for a in paper["authors"]][0] == "Baluta"
+    assert paper["authors"][0]["family-names"] == "Baluta"
     assert "2411.04388" in paper["identifiers"][0]["value"]

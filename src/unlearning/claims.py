@@ -166,7 +166,7 @@ def c5(q: Question, by_model: pd.DataFrame) -> list[dict]:
         make_row(q, "C5", BESIDE, lost, costs, unit="nats per token", delta=q.delta["C3_nats_per_token"], direction=0,
                  reason="" if strata else kind),
         *_besides(q, by_model, "C5", "rate_mem", "memorization"),
-        _correlation(q, by_model, "C5", BESIDE, "k_star_mem", "the example's k* with memorization, by construction"),
+        _correlation(q, by_model, "C5", BESIDE, "k_star_mem", "its k* with memorization, partly by construction"),
     ]  # fmt: skip
 
 

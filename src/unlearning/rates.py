@@ -13,7 +13,7 @@ RHOS = {
     "rate_mem_given_difficulty": "rate with memorization, difficulty held fixed",
     "rate_difficulty_given_mem": "rate with difficulty, memorization held fixed",
     "mem_difficulty": "memorization with difficulty",
-    "k_star_mem": "the example's k* with memorization (holds by construction)",
+    "k_star_mem": "the example's k* with memorization (partly by construction)",
 }
 
 
