@@ -37,6 +37,7 @@ plan: env  ## what a full run will do, and how long that took before
 
 repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
 	@python -m unlearning.doctor
+	@python -m unlearning.settings
 	@python -m unlearning.plan
 	dvc repro
 	@python -m unlearning.readme

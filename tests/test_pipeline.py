@@ -18,6 +18,7 @@ from unlearning import run_notebook, stages
 
 ROOT = copies.ROOT
 SOURCES = sorted(ROOT.glob("notebooks/*.ipynb"))
+OWN = "own/forget_sets/mine.jsonl"
 READING = ("training", "exposure", "trade_off", "memorization", "claims")
 PIPELINE = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -221,6 +222,36 @@ def test_training_and_unlearning_give_the_same_bytes_again_with_one_worker(smoke
     ran = copies.dvc(smoke.root, "repro", "-f", "-s", "train@adamw", "unlearn@ind-a-adamw", UNLEARNING_WORKERS="1")
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert digests(smoke.root, *parts) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("block", "change", "message"),
+    [
+        ("base", {"learning_rate": "1e-3"}, "base.learning_rate"),
+        ("corpus", {"sha256": "0" * 64}, "sha256"),
+        (
+            "forget_sets",
+            {"ind-a": {"kind": "own", "path": "own/forget_sets/mine.jsonl", "repetitions": 1}},
+            "mine.jsonl",
+        ),
+    ],
+    ids=["settings", "archive", "own forget set"],
+)
+def test_bad_input_is_one_message_and_overwrites_nothing(smoke: SmokeRun, tmp_path, block, change, message):
+    study = tmp_path / "study"
+    shutil.copytree(smoke.root, study, symlinks=True)
+    (study / OWN).write_text('{"id": "a", "source": "x", "target": 3}\n')
+    copies.commit(study)
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load((study / "params.yaml").read_text())
+    params[block] |= change
+    yaml.dump(params, study / "params.yaml")
+    parts = ("results", "figures", "data/corpus", "data/forget_sets", "data/populations", "data/tokenizer")
+    before = digests(study, *parts)
+    ran = copies.dvc(study, "repro")
+    assert ran.returncode != 0 and message in ran.stderr and "Traceback" not in ran.stderr, ran.stderr[-3000:]
+    assert digests(study, *parts) == before
 
 
 @pytest.mark.slow

@@ -174,14 +174,14 @@ def test_a_run_leaves_a_record_of_its_time_memory_and_machine(study, monkeypatch
 
 
 def test_normalising_drops_widgets_times_and_stderr():
-    cell = v4.new_code_cell("1", metadata={"papermill": {"duration": 1}, "execution": {"a": 1}, "tags": ["kept"]})
+    cell = v4.new_code_cell("1", metadata={"papermill": {"duration": 1}, "execution": {"iopub.status.idle": "12:00"}, "tags": ["kept"]})
     cell.outputs = [
         v4.new_output("stream", name="stderr", text="10it/s"),
         v4.new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "1f"}}),
         v4.new_output("stream", name="stdout", text="kept"),
     ]
     notebook = v4.new_notebook(
-        cells=[cell], metadata={"widgets": {"a": 1}, "papermill": {}, "kernelspec": {"name": "x"}}
+        cells=[cell], metadata={"widgets": {"a": 1}, "papermill": {}, "kernelspec": {"name": "x", "display_name": "X"}}
     )
     cleaned = normalise(notebook)
     assert [o.text for o in cleaned.cells[0].outputs] == ["kept"]

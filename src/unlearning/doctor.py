@@ -1,12 +1,14 @@
 """What is wrong with this machine, in words, before a long run; mends what can be mended without asking.
 
-    python -m unlearning.doctor            report, exit status 1 if something would stop or falsify a run
-    python -m unlearning.doctor --speed    also time the reference: a 2048 x 2048 matrix product in bfloat16
+python -m unlearning.doctor            report, exit status 1 if something would stop or falsify a run
+python -m unlearning.doctor --speed    also time the reference: a 2048 x 2048 matrix product in bfloat16
 """
 
+import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -68,8 +70,11 @@ def problems() -> Iterator[str]:
     yield from _python_problems()
     yield from _version_problems()
     yield from _path_problems()
-    yield from _room_problems()
     yield from _git_problems()
+    try:
+        default_workers()
+    except StudyError as error:
+        yield str(error)
 
 
 def _python_problems() -> Iterator[str]:
@@ -96,21 +101,19 @@ def _path_problems() -> Iterator[str]:
             yield f"`{tool}` on the PATH is {found}, not this environment's. Run `. .venv/bin/activate`, or use make."
 
 
-def _room_problems() -> Iterator[str]:
+def warnings() -> Iterator[str]:
+    """What may become tight on this machine, but need not."""
     free = shutil.disk_usage(".").free / 2**30
     if free < DISK_GIB:
         yield f"only {free:.1f} GiB of disk are free here; a full run takes up to {DISK_GIB}."
-    try:
+    with contextlib.suppress(StudyError):
         workers = default_workers()
-    except StudyError as error:
-        yield str(error)
-        return
-    needed = MEMORY_GIB_PER_TASK * workers
-    if memory_gib() < needed:
-        fewer = max(int(memory_gib() // MEMORY_GIB_PER_TASK), 1)
-        yield f"{workers} tasks side by side may need {needed} GiB of memory, there are {memory_gib():.0f}. " + (
-            f"Run with UNLEARNING_WORKERS={fewer}."
-        )
+        if memory_gib() < 0.9 * MEMORY_GIB_PER_TASK * workers:
+            fewer = max(int(memory_gib() // MEMORY_GIB_PER_TASK), 1)
+            yield (
+                f"{workers} tasks side by side may need {MEMORY_GIB_PER_TASK * workers} GiB of memory, there are "
+                f"{memory_gib():.0f}. To be safe, set UNLEARNING_WORKERS={fewer}."
+            )
 
 
 def _git_problems() -> Iterator[str]:
@@ -142,6 +145,8 @@ def mend() -> Iterator[str]:
         try:
             json.loads(text or "{}")
         except ValueError:
+            if any(Path(f"/proc/{pid}").exists() for pid in re.findall(r'"pid": (\d+)', text)):
+                return  # dvc is at work here and just writing it
             rwlock.unlink()
             yield "removed .dvc/tmp/rwlock, which a killed run had left cut off in the middle"
 
@@ -170,6 +175,8 @@ def main(arguments: list[str]) -> int:
     found = list(problems())
     for problem in found:
         print(f"problem: {problem}", file=sys.stderr)
+    for warning in warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     here = machine()
     free = shutil.disk_usage(".").free / 2**30
     print(f"{here['processor']}, {here['cores']} cores, {memory_gib():.0f} GiB memory, {free:.0f} GiB disk free")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ Rows = list[list[str]]
 
 def read_yaml(root: Path, name: str) -> dict[str, Any]:
     """params.yaml or dvc.yaml as plain values."""
-    return YAML(typ="safe", pure=True).load((root / name).read_text(encoding="utf-8"))
+    return _parsed((root / name).read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> dict[str, Any]:
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def read_csv(root: Path, name: str) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from typing import Any
 from unlearning import stages
 from unlearning.errors import StudyError
 from unlearning.normalise import normalise
+from unlearning.tasks import default_workers
 
 # Read by the kernel and the processes it starts. One instruction set for all machines, no network, fixed hashes.
 ENVIRONMENT = {
@@ -190,9 +191,15 @@ def _record(stage: str, seconds: float, log: Path) -> None:
     peak_mib = peak / 1024 if sys.platform != "darwin" else peak / 2**20
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     log.unlink(missing_ok=True)
-    record = {"stage": stage, "seconds": round(seconds), "peak_mib": round(peak_mib / 10) * 10}
-    record |= {"tasks": [json.loads(line) for line in lines], **machine()}
+    tasks = [json.loads(line) for line in lines]
     path = Path("results/runs") / f"{stage}.json"
+    work = sum(t["count"] * t["seconds_each"] for t in tasks) / default_workers()
+    if work > seconds:  # tasks of an earlier run were used: no record of a run from nothing
+        if path.exists():
+            return
+        seconds += work
+    record = {"stage": stage, "seconds": round(seconds), "peak_mib": round(peak_mib / 10) * 10}
+    record |= {"tasks": tasks, **machine()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
@@ -228,10 +235,19 @@ def main(arguments: list[str] | None = None) -> int:
     extras = dict(a.split("=", 1) for a in arguments[2:])
     try:
         run(Path(arguments[0]), Path(arguments[1]), extras)
-    except StudyError as error:
-        print(f"\n{error}\n", file=sys.stderr)
+    except (StudyError, KeyboardInterrupt) as error:
+        print(f"\n{str(error) or 'stopped; finished models and ascents are kept'}\n", file=sys.stderr)
+        _restore()
         return 1
     return 0
+
+
+def _restore() -> None:
+    """After a failure, the outputs that dvc had taken away before this command are what they were."""
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    if stage:
+        with contextlib.suppress(StudyError):
+            stages.restore_outputs(stage)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """What dvc.yaml says of a stage, and what a notebook imports: the two have to agree."""
 
 import ast
-import importlib.util
+import contextlib
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import unlearning
 from unlearning.errors import StudyError
 
 PACKAGE = "unlearning"
@@ -41,6 +43,18 @@ def stage_of(name: str) -> Any:
     return found[0]
 
 
+def restore_outputs(stage: str) -> None:
+    """Put back what dvc took away before it ran a stage that then failed: from git's index, or from dvc's cache."""
+    for out in stage_of(stage).outs:
+        if Path(str(out)).exists():
+            continue
+        if out.use_cache:
+            with contextlib.suppress(Exception):  # not in the cache: it has to be made again
+                out.checkout()
+        else:
+            subprocess.run(["git", "checkout", "-q", "--", str(out)], capture_output=True)
+
+
 def imported_by(notebook: Path) -> set[str]:
     """Package modules that a notebook imports, directly or through one another, by their source."""
     import nbformat
@@ -69,20 +83,12 @@ def _imports(code: str) -> set[str]:
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
-    return {name for name in found if name.startswith(f"{PACKAGE}.") and _source(name, missing_ok=True)}
+    return {name for name in found if name.startswith(f"{PACKAGE}.") and _source(name).is_file()}
 
 
-def _source(name: str, *, missing_ok: bool = False) -> Any:
-    parent, _, last = name.rpartition(".")
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:  # `from unlearning.module import function` is no module
-        spec = None
-    if spec is None or spec.origin is None:
-        if missing_ok:
-            return None
-        raise StudyError(f"there is no module {name} ({last} in {parent})")
-    return Path(spec.origin)
+def _source(name: str) -> Path:
+    """File of a package module, found without importing it; `from unlearning.module import function` has none."""
+    return Path(unlearning.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
 
 
 def path_of(module: str) -> str:
