@@ -59,6 +59,9 @@ compare: env  ## are verdicts and numbers those of the last commit, within state
 verify: env  ## does every committed result come from the committed code, settings and inputs (hashes)?
 	@python -m unlearning.verify
 
+readme: env  ## put the results that lie here into the README
+	@python -m unlearning.readme
+
 test: env  ## all tests, the whole pipeline at toy size among them
 	python -m pytest
 

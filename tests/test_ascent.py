@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tests.tiny import FAMILIES, encoder_decoder, examples
 
+from tests.tiny import FAMILIES, encoder_decoder, examples
 from unlearning.ascent import ascend, ascent_loss
 from unlearning.groups import Group
 from unlearning.models import collate, token_log_likelihoods

@@ -94,6 +94,13 @@ def test_make_says_which_python_it_lacks(tmp_path):
     assert ran.returncode != 0 and "install Python 3.11" in ran.stdout
 
 
+def test_every_make_target_that_a_page_names_is_there():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("own/**/*.md")]
+    named = {t for p in pages for t in re.findall(r"(?:`|^|; )(?:[A-Z]+=\d+ )?make ([a-z-]+)", p.read_text(), re.M)}
+    assert named <= targets
+
+
 def make(folder, *arguments):
     return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.tiny import FAMILIES, decoder_only, encoder_decoder, examples
 
+from tests.tiny import FAMILIES, decoder_only, encoder_decoder, examples
 from unlearning.models import collate, load_model, save_model, sum_by_example, target_logits, token_log_likelihoods
 from unlearning.scoring import score
 

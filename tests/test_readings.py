@@ -174,3 +174,13 @@ def test_a_figure_that_cannot_be_drawn_says_why(tmp_path, capsys):
     plots.absent("08_nothing", "no run got there", tmp_path)
     assert (tmp_path / "08_nothing.png").exists() and (tmp_path / "08_nothing.svg").exists()
     assert "no run got there" in capsys.readouterr().out
+
+
+def test_losses_that_span_more_than_tenfold_get_a_scale_that_shows_the_small_ones():
+    _, (small, large) = plt.subplots(1, 2)
+    small.plot([0, 1], [0.0, 0.3])
+    large.plot([0, 1], [-0.02, 3.0])
+    for ax in (small, large):
+        figures.loss_scale(ax)
+    assert (small.get_yscale(), large.get_yscale()) == ("linear", "symlog")
+    plt.close("all")

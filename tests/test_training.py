@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.tiny import encoder_decoder, examples
 
+from tests.tiny import encoder_decoder, examples
 from unlearning.optimizers import make_optimizer
 from unlearning.scoring import example_lengths, score
 from unlearning.training import epoch_batches, fit, learning_rate_factor

@@ -1,4 +1,4 @@
-"""Layouts of the training notebook's figures: axes, labels and titles; what is drawn on them is in `plots_study`."""
+"""Layouts of figures that notebooks share: axes, labels and titles; what is drawn on them is in `plots_study`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from unlearning import plots, plots_study
 
@@ -28,7 +30,12 @@ def fine_tuning(curves: Mapping[str, pd.DataFrame], gains: Mapping[str, pd.DataF
         left.legend(loc="lower right")
     rows = pd.concat([t.assign(forget_set=name) for name, t in gains.items()])
     plots_study.forest(
-        right, mean.rename(columns={"trained_with": "forget_set"}), rows, value="gain", order=list(gains)
+        right,
+        mean.rename(columns={"trained_with": "forget_set"}),
+        rows,
+        value="gain",
+        order=list(gains),
+        looks=plots.trained_look,
     )
     plots.zero_line(right, vertical=True)
     right.set(xlabel="gain over its base,\nnats per token", title="held-out, every model")
@@ -116,6 +123,7 @@ def forests(
     xlabel: str,
     share_x: bool = False,
     lines: Sequence[float] = (0.0,),
+    loss: bool = False,
 ) -> Figure:
     """Side by side: one row a set, every run and the mean with its interval.
 
@@ -126,6 +134,7 @@ def forests(
         xlabel: with its unit, once for all panels.
         share_x: one scale for all panels.
         lines: vertical reference lines.
+        loss: the values are performance lost, nats per token (see `loss_scale`).
     """
     fig, axes = plots.grid(1, len(panels), height_in=0.75 + 0.24 * len(order), sharey=True, sharex=share_x)
     for ax, (title, (table, runs, censored)) in zip(axes[0], panels.items(), strict=True):
@@ -133,6 +142,8 @@ def forests(
         for line in lines:
             ax.axvline(line, color=plots.INK, lw=0.7, zorder=1)
         ax.set_title(title)
+        if loss:
+            loss_scale(ax, "x")
     _shared_label(axes[0], xlabel)
     return fig
 
@@ -142,3 +153,23 @@ def _shared_label(axes: Sequence, label: str) -> None:
     middle = [len(axes) // 2] if len(axes) % 2 else [len(axes) // 2 - 1]
     for i in range(len(axes)) if len(axes) <= 2 else middle:
         axes[i].set_xlabel(plots.wrapped(label) if len(axes) == 2 else label)
+
+
+def loss_scale(ax: Axes, axis: str = "y", *, linear: float = 0.1) -> None:
+    """Performance lost spans from hundredths of a nat to several: logarithmic beyond ± `linear` if it does so here.
+
+    Args:
+        ax: axes with all their data; axes that share the scale follow.
+        axis: x or y.
+        linear: the scale is linear up to here, nats per token.
+    """
+    low, high = getattr(ax.dataLim, f"interval{axis}")
+    if max(-low, high) < 10 * linear:
+        return
+    getattr(ax, f"set_{axis}scale")("symlog", linthresh=linear, linscale=1.0)
+    which = getattr(ax, f"{axis}axis")
+    which.set_major_locator(FixedLocator([-10, -1, -linear, 0, linear, 1, 10]))
+    which.set_minor_locator(FixedLocator([-0.3, 0.3, 3, 30]))
+    which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    which.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    ax.tick_params(axis=axis, which="minor", labelsize=6)

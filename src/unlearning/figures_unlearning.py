@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from unlearning import plots, plots_study
+from unlearning import figures, plots, plots_study
 
 TRUST = 2.5  # effective models under which log_mean is greyed
 
@@ -67,7 +67,7 @@ def placebo(panels: Mapping[str, tuple[pd.DataFrame, pd.DataFrame, str, float]])
             plots.zero_line(ax)
         if np.isfinite(floor):
             column[0].axhspan(-floor, floor, color=plots.FLOOR, lw=0, zorder=0)
-        column[0].set_title(title, loc="left", color=plots.look(name).colour)
+        column[0].set_title(title, loc="left", color=plots.look(name).colour, fontsize=7)
         column[1].set_xlabel("unlearning step")
         column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0, 0].set_ylabel("GenEx, nats")
@@ -115,6 +115,7 @@ def by_state(
     ylabel: str,
     lines: Mapping[float, str] | None = None,
     joined: bool = True,
+    loss: bool = False,
 ) -> Figure:
     """Means at θ0, k*, 2k* by set, a panel an arm (or a quantity).
 
@@ -125,10 +126,13 @@ def by_state(
         ylabel: with its unit.
         lines: level -> what it means.
         joined: states follow one another.
+        loss: the values are performance lost, nats per token (see `figures.loss_scale`).
     """
     fig, axes = plots.grid(1, len(panels), height_in=2.3, sharey=True)
     for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
         plots_study.by_state(ax, table, order=order, states=states, joined=joined)
+        if loss:
+            figures.loss_scale(ax)
         for level, text in (lines or {}).items():
             ax.axhline(level, color=plots.INK, lw=0.8, ls="--", zorder=1)
             right = level == max(lines)
@@ -163,6 +167,7 @@ def trade_off(panels: Mapping[str, dict], *, order: Sequence[str], confidence: f
             )
         ax.set_title(title, loc="left")
         ax.set_xlabel("GenEx remaining, nats (falls →)")
+        figures.loss_scale(ax)
     axes[0, 0].invert_xaxis()
     axes[0, 0].set_ylabel("held-out lost to the references,\nnats per token")
     names = [n for n in order if any(n in panel["curves"] for panel in panels.values())]
@@ -178,6 +183,7 @@ def by_share(panels: Mapping[str, pd.DataFrame], order: Sequence[str], *, ylabel
     fig, axes = plots.grid(1, len(panels), height_in=2.4, sharey=True)
     for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
         plots_study.by_share(ax, table, order=order)
+        figures.loss_scale(ax)
         ax.set(title=title, xlabel="share of the steps to forget, %")
     axes[0, 0].set_ylabel(plots.wrapped(ylabel))
     _legend(fig, axes[0], order)
@@ -205,6 +211,8 @@ def by_repetition(panels: Mapping[str, pd.DataFrame], *, ylabels: Mapping[str, s
         ax.set_xticks(sorted(table["repetitions"].unique()), sorted(table["repetitions"].unique()))
         ax.minorticks_off()
         ax.set(xlabel="repetitions in training", ylabel=plots.wrapped(ylabels[quantity]))
+        if quantity.startswith("lost"):
+            figures.loss_scale(ax)
         plots.zero_line(ax)
     _legend(fig, axes[0])
     return fig
@@ -233,6 +241,7 @@ def cross(table: pd.DataFrame, *, arms: Sequence[str], order: Sequence[str], xla
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     plots.zero_line(ax, vertical=True)
+    figures.loss_scale(ax, "x")
     ax.set_xlabel(xlabel)
     handles = [Line2D([], [], ls="none", marker=plots.ARM_MARKERS.get(a, "P"), color=plots.INK, ms=5) for a in arms]
     fig.legend(handles, arms, loc="outside upper center", ncols=min(4, len(arms)))
@@ -257,6 +266,7 @@ def first_update(runs: Mapping[str, pd.DataFrame], cosines: Mapping[str, pd.Data
         left.set_title(arm, loc="left")
         left.set_ylabel("observed, nats per token")
         plots_study.forest(right, cosines[arm], table, value="cosine", order=order)
+        right.xaxis.set_major_locator(MaxNLocator(4))
         plots.zero_line(right, vertical=True)
     axes[-1, 0].set_xlabel("predicted change of held-out\nloss, nats per token")
     axes[-1, 1].set_xlabel("cosine of the gradients of set and\nheld-out (< 0: ascent helps)")
@@ -266,7 +276,7 @@ def first_update(runs: Mapping[str, pd.DataFrame], cosines: Mapping[str, pd.Data
 def _diagonal(ax: Axes) -> None:
     """Where prediction and observation agree."""
     ax.axline((0, 0), slope=1, color=plots.GREY, lw=0.8, ls="--", zorder=1)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.yaxis.set_major_locator(MaxNLocator(4))
 
 
