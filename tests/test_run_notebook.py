@@ -174,7 +174,8 @@ def test_a_run_leaves_a_record_of_its_time_memory_and_machine(study, monkeypatch
 
 
 def test_normalising_drops_widgets_times_and_stderr():
-    cell = v4.new_code_cell("1", metadata={"papermill": {"duration": 1}, "execution": {"iopub.status.idle": "12:00"}, "tags": ["kept"]})
+    noise = {"papermill": {"duration": 1}, "execution": {"iopub.status.idle": "12:00"}}
+    cell = v4.new_code_cell("1", metadata={**noise, "tags": ["kept"]})
     cell.outputs = [
         v4.new_output("stream", name="stderr", text="10it/s"),
         v4.new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "1f"}}),
