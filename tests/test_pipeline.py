@@ -191,7 +191,7 @@ def test_the_whole_pipeline_runs_at_toy_size(smoke: SmokeRun):
     assert {f"results/notebooks/{s}.ipynb" for s in READING} <= written
     assert len([w for w in written if re.match(r"results/tables/unlearn/.*/runs\.csv", w)]) == 4
     claims = pd.read_csv(smoke.root / "results/tables/claims.csv")
-    assert claims["verdict"].notna().all()
+    assert claims.loc[claims["part"] != "beside", "verdict"].notna().all()
 
 
 @pytest.mark.slow
