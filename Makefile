@@ -59,9 +59,6 @@ compare: env  ## are verdicts and numbers those of the last commit, within state
 verify: env  ## does every committed result come from the committed code, settings and inputs (hashes)?
 	@python -m unlearning.verify
 
-readme: env  ## put the results that lie here into the README
-	@python -m unlearning.readme
-
 test: env  ## all tests, the whole pipeline at toy size among them
 	python -m pytest
 
@@ -73,7 +70,6 @@ smoke: env  ## the whole pipeline at toy size, in a temporary copy
 
 lint: env  ## ruff, on code and notebooks
 	ruff check .
-	ruff format --check src tests
 
 speed: env  ## time the reference matrix product and keep it in results/runs/machine.json
 	@python -m unlearning.doctor --speed

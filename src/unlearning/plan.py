@@ -61,8 +61,14 @@ def _line(stage: str, count: int | None, what: str, steps: float | None = None) 
     each = task_seconds(found)
     number = f"{count} {what}" if count is not None else what
     by_step = f" × {steps:.0f} steps × {each / steps:.2f} s" if steps and each else f" × {each:.0f} s" if each else ""
-    minutes = f"{found['seconds'] / 60:6.1f} min last time" if found else "no time recorded"
+    minutes = f"{spent(found) / 60:6.1f} min last time" if found else "no time recorded"
     return f"  {stage:<42} {number + by_step:<40} {minutes}"
+
+
+def spent(found: dict[str, Any]) -> float:
+    """Seconds of a recorded run, tasks that an earlier, stopped run had finished included."""
+    work = sum(t["count"] * t["seconds_each"] for t in found.get("tasks", []))
+    return max(found.get("seconds", 0), work / found.get("cores", 1))
 
 
 def main() -> int:
@@ -73,7 +79,7 @@ def main() -> int:
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1
-    total = sum(json.loads(p.read_text(encoding="utf-8")).get("seconds", 0) for p in RUNS.glob("*.json"))
+    total = sum(spent(record(p.stem)) for p in RUNS.glob("*.json"))
     print(f"Plan of a full run, {workers} tasks side by side (dvc leaves out what is up to date):")
     print("\n".join(text))
     print(f"  all stages together: {total / 60:.0f} minutes when last recorded" if total else "  no time recorded yet")

@@ -18,8 +18,8 @@ def problems() -> Iterator[str]:
         stages = [s for s in repo.index.stages if Path(s.path).resolve() == Path("dvc.yaml").resolve()]
         made = {str(out): _hash(out) for stage in stages for out in stage.outs}
         for stage in stages:
-            if stage.cmd_changed:
-                yield f"{stage.addressing}: never run with this command (not in dvc.lock)"
+            if stage.cmd_changed or not all(out.hash_info for out in stage.outs):
+                yield f"{stage.addressing}: has not been run, or with another command"
                 continue
             for dep in stage.deps:
                 yield from _dependency_problems(stage.addressing, dep, made)
