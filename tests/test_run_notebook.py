@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dvc.api
 import nbformat
 import pytest
 from nbformat import v4
@@ -77,6 +78,11 @@ def test_a_notebook_gets_the_parameters_of_its_stage_as_dvc_reads_them(study, mo
     assert texts() == "3 0.0002 None\n"
 
 
+@pytest.mark.parametrize("stage", ["story", "arm@x", "importing"])
+def test_parameters_are_those_that_dvc_shows_for_the_stage(study, stage):
+    assert stages.params(stage) == (dvc.api.params_show(stages=stage) if stage != "importing" else {})
+
+
 def test_a_loop_stage_gets_its_own_entry_and_its_name(study, monkeypatch):
     write_notebook(parameters("seed", "arms", "name"), v4.new_code_cell("print(arms, name)"))
     assert run("arm@y", "name=y", monkeypatch=monkeypatch) == 0
@@ -95,6 +101,7 @@ plt.show()"""
     for target in ("one.ipynb", "two.ipynb"):
         assert run("story", monkeypatch=monkeypatch, target=target) == 0
     assert Path("one.ipynb").read_bytes() == Path("two.ipynb").read_bytes()
+    assert not list(Path().glob("kernel-*")), "the kernel's sockets lie in the study's folder"
     assert '"name": "stderr"' not in Path("one.ipynb").read_text()
 
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import nbformat
-
 from unlearning.errors import StudyError
 
 CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
@@ -15,6 +13,8 @@ def normalise(notebook: Any) -> Any:
     Raises:
         StudyError: the result is no valid notebook (GitHub would show nothing).
     """
+    import nbformat
+
     metadata = notebook.metadata
     for name in ("papermill", "widgets", "execution"):
         metadata.pop(name, None)

@@ -14,6 +14,7 @@ import logging
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,8 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     Raises:
         StudyError: settings, parameters or dependencies do not fit, or the notebook failed; `target` is as before.
     """
+    # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     stage = os.environ.get("DVC_STAGE")
     if not stage:
         raise StudyError("run through dvc (dvc repro -s STAGE), or name the stage: DVC_STAGE=… python -m …")
@@ -128,33 +131,29 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     """Run all cells and the probe; an exception in a cell becomes a StudyError that says where to look."""
     import nbformat
     import papermill
-    from jupyter_core.paths import jupyter_runtime_dir
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
 
     notebook = nbformat.read(source, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
-    config = Config()
-    if len(jupyter_runtime_dir()) < 60:  # sockets have short names; ipykernel warns of TCP
-        config.KernelManager.transport = "ipc"
     os.environ.update(ENVIRONMENT)
     _show_log()
     try:
-        executed = papermill.execute_notebook(
-            notebook,
-            str(failed),
-            parameters=params,
-            kernel_name="python3",
-            progress_bar=False,
-            log_output=True,
-            record_timing=False,
-            coalesce_streams=True,
-            start_timeout=120,
-            config=config,
-        )
+        with _sockets() as config:
+            executed = papermill.execute_notebook(
+                notebook,
+                str(failed),
+                parameters=params,
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=True,
+                record_timing=False,
+                coalesce_streams=True,
+                start_timeout=120,
+                config=config,
+            )
     except PapermillExecutionError as error:
         raise StudyError(_explain(error, stage, failed)) from None
     except DeadKernelError:
@@ -164,6 +163,19 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
         ) from None
     failed.unlink(missing_ok=True)
     return executed
+
+
+@contextlib.contextmanager
+def _sockets() -> Iterator[Any]:
+    """How the kernel is reached: by sockets in a temporary folder (ipykernel warns of TCP), if their names fit."""
+    from traitlets.config import Config
+
+    config = Config()
+    with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
+        if len(folder) < 80:  # a socket's name has at most 107 characters
+            config.KernelManager.transport = "ipc"
+            config.KernelManager.ip = f"{folder}/socket"
+        yield config
 
 
 def _explain(error: Any, stage: str, failed: Path) -> str:
