@@ -90,7 +90,7 @@ def test_the_table_of_examples_has_one_row_each_and_counts_the_end_of_sequence(d
     sets, never = drawn
     examples = draw.examples_table(
         sets=sets, settings=SETS, never=never, heldout=pairs(7, "h"), core=pairs(30, "c"),
-        retain=10, tokenizer=tokenizer, seed=7,
+        retain=10, tokenizer=tokenizer,
     )  # fmt: skip
     groups = examples.groupby("forget_set", sort=False)
     assert groups.size().to_dict() == {
@@ -102,6 +102,8 @@ def test_the_table_of_examples_has_one_row_each_and_counts_the_end_of_sequence(d
     repetitions = groups["repetitions"].first()
     assert (repetitions["ood-secret-x4"], repetitions["retain"], repetitions["heldout"]) == (4, 1, 0)
     assert not {"source", "target"} & set(examples)
+    retained = examples.loc[examples["forget_set"] == "retain", "example_id"]
+    assert list(retained) == list(pairs(30, "c")["id"][:10]), "training and ascent score the core's first pairs"
 
 
 # A set of one's own

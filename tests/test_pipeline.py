@@ -142,6 +142,17 @@ def test_a_source_links_to_its_executed_copy(path):
     assert set(linked) <= written | {"results/notebooks"}  # the folder, for a notebook with many copies
 
 
+@pytest.mark.parametrize("folder", ["notebooks", "results/notebooks"])
+def test_every_link_of_a_notebook_leads_to_a_file_of_the_repository(folder):
+    made = {str(out) for s in all_stages().values() for out in s.outs}
+    for path in sorted((ROOT / folder).glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for link in re.findall(r"\]\(([^)#]+)", cell.source) if cell.cell_type == "markdown" else []:
+                target = (path.parent / link).resolve()
+                there = target.exists() or (target.is_relative_to(ROOT) and str(target.relative_to(ROOT)) in made)
+                assert link.startswith("http") or there, f"{path.name}: {link}"
+
+
 def test_no_source_names_a_machine_or_a_user():
     named = re.compile(r"/(home|root|Users|work|mnt)/\w")
     bad = [p for p in copies.repository_files() if p.suffix in (".py", ".ipynb", ".yaml", ".yml", ".md", ".toml", "")

@@ -102,10 +102,10 @@ def test_time_is_summed_over_the_stages_that_were_recorded(tmp_path):
     record = {"seconds": 120, "peak_mib": 1024, "tasks": [], **machine}
     for stage in ("corpus", "train@adamw"):
         (folder / f"{stage}.json").write_text(json.dumps(record))
-    (folder / "machine.json").write_text(json.dumps(machine | {"reference_gflops": 321}))
+    (folder / "machine.json").write_text(json.dumps(machine | {"reference_gflops": {"float32": 321}}))
     text = readme.time(tmp_path)
     assert "| **together** |  | **4.0** |" in text
-    assert "1 of 2" in text and "321 GFLOP/s" in text and "`train@adafactor`" in text
+    assert "1 of 2" in text and "321 GFLOP/s in float32" in text and "`train@adafactor`" in text
 
 
 def test_an_edge_that_follows_from_others_is_left_out():

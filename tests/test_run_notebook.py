@@ -180,6 +180,20 @@ def test_a_run_leaves_a_record_of_its_time_memory_and_machine(study, monkeypatch
     assert record["stage"] == "story" and record["peak_mib"] > 10 and record["versions"]["numpy"]
 
 
+@pytest.mark.parametrize(
+    ("source", "copy"),
+    [
+        ("[a](../results/notebooks/base.ipynb)", "[a](base.ipynb)"),
+        ("[a](../results/notebooks)", "[a](./)"),
+        ("[a](04_train.ipynb)", "[a](../../notebooks/04_train.ipynb)"),
+        ("[a](https://example.org/04_train.ipynb)", "[a](https://example.org/04_train.ipynb)"),
+    ],
+)
+def test_links_of_a_source_lead_to_the_same_place_from_its_executed_copy(source, copy):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source)])
+    assert normalise(notebook).cells[0].source == copy
+
+
 def test_normalising_drops_widgets_times_and_stderr():
     noise = {"papermill": {"duration": 1}, "execution": {"iopub.status.idle": "12:00"}}
     cell = v4.new_code_cell("1", metadata={**noise, "tags": ["kept"]})

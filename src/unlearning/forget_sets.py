@@ -201,19 +201,17 @@ def examples_table(
     core: pd.DataFrame,
     retain: int,
     tokenizer: PreTrainedTokenizerBase,
-    seed: int,
 ) -> pd.DataFrame:
     """Everything that is ever scored by example, one row each, without its text.
 
-    Columns: example_id, forget_set (or never-<kind>, pilot, heldout, retain: a sample of the core), kind, origin,
-    repetitions (copies in a training set that holds it; 0 for what no model is trained on), n_source_tokens, n_tokens
-    (of the target), both with the end of sequence.
+    Columns: example_id, forget_set (or never-<kind>, pilot, heldout, retain: the first `retain` pairs of the core),
+    kind, origin, repetitions (copies in a training set that holds it; 0 for what no model is trained on),
+    n_source_tokens, n_tokens (of the target), both with the end of sequence.
     """
-    kept = stream(seed, "retain").permutation(len(core))[:retain]
     parts = [(name, settings[name]["kind"], settings[name]["repetitions"], t) for name, t in sets.items()]
     for name, table in never.items():
         parts.append(("pilot", "natural", 0, table) if name == "pilot" else (f"never-{name}", name, 0, table))
-    parts += [("heldout", "natural", 0, heldout), ("retain", "natural", 1, core.sort_values("id").iloc[kept])]
+    parts += [("heldout", "natural", 0, heldout), ("retain", "natural", 1, core.iloc[:retain])]
     rows = []
     for name, kind, repetitions, table in parts:
         labels = {"forget_set": name, "kind": kind, "origin": table["origin"], "repetitions": repetitions}

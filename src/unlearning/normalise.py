@@ -1,14 +1,23 @@
 """What differs between two identical executions of a notebook is taken out, so equal runs give equal bytes."""
 
+import re
 from typing import Any
 
 from unlearning.errors import StudyError
 
+# Executed copies lie two folders deep, sources one: links of prose, as they have to read in the copy.
+LINKS = (
+    (re.compile(r"\]\(\.\./results/notebooks/"), "]("),
+    (re.compile(r"\]\(\.\./results/notebooks\)"), "](./)"),
+    (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
+)
 CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
 
 
 def normalise(notebook: Any) -> Any:
     """The executed notebook without times, random ids, stderr, widget states and version texts (in place).
+
+    Links from the folder of the sources are turned into links from the folder of executed copies.
 
     Raises:
         StudyError: the result is no valid notebook (GitHub would show nothing).
@@ -24,6 +33,9 @@ def normalise(notebook: Any) -> Any:
         cell.id = f"cell-{number}"
         for name in CELL_METADATA:
             cell.metadata.pop(name, None)
+        if cell.cell_type == "markdown":
+            for pattern, link in LINKS:
+                cell.source = pattern.sub(link, cell.source)
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not _is_noise(o)]
     notebook.nbformat, notebook.nbformat_minor = 4, 5

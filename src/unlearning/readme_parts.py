@@ -146,9 +146,10 @@ def _machines(root: Path, records: list[dict[str, Any]]) -> str:
         f"{cpu}, {n} cores, {gib} GiB memory, {system}, Python {python}" for cpu, n, gib, system, python in machines
     ]
     path = root / "results/runs/machine.json"
-    speed = json.loads(path.read_text(encoding="utf-8")).get("reference_gflops") if path.exists() else None
-    timed = f"ran there at {speed} GFLOP/s" if speed else "has not been timed here yet"
-    yardstick = "a 2048 × 2048 × 2048 matrix product in bfloat16"
+    speeds = json.loads(path.read_text(encoding="utf-8")).get("reference_gflops", {}) if path.exists() else {}
+    told = ", ".join(f"{speed:g} GFLOP/s in {dtype}" for dtype, speed in speeds.items())
+    timed = f"ran there at {told}" if told else "has not been timed here yet"
+    yardstick = "a 2048 × 2048 × 2048 matrix product"
     return f"Measured on {'; and on '.join(said)}. The yardstick, {yardstick}, {timed} (`make speed`)."
 
 
