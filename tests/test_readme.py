@@ -76,6 +76,18 @@ def test_verdicts_and_numbers_come_from_the_tables(tmp_path):
     assert "≥ 200" in readme.numbers(tmp_path)
 
 
+def test_a_row_beside_a_claim_is_shown_where_it_goes_against_the_claim(tmp_path):
+    tables = bare(tmp_path) / "results/tables"
+    tables.mkdir(parents=True)
+    beside = {"part": "beside", "statement": "another ruler"}
+    rows = [claims_row("C2", "adamw", statement="the ruler"), claims_row("C2", "adamw", **beside)]
+    pd.DataFrame(rows).to_csv(tables / "claims.csv", index=False)
+    assert "another ruler" not in readme.claims(tmp_path)
+    rows.append(claims_row("C2", "adamw", verdict="contradicted", **beside))
+    pd.DataFrame(rows).to_csv(tables / "claims.csv", index=False)
+    assert "- C2, `adamw`: another ruler: 3.25 [1.5, 5] steps" in readme.claims(tmp_path)
+
+
 def test_numbers_are_shown_for_every_set_and_arm_headline_first(tmp_path):
     tables = bare(tmp_path) / "results/tables"
     tables.mkdir(parents=True)

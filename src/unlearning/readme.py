@@ -87,7 +87,18 @@ def _after_claims(root: Path, found: pd.DataFrame) -> str:
     return (
         f"Every part of every claim, with its margin, n and p value, stands in the {where} (stage `{stage}`) and in "
         "[`results/tables/claims.csv`](results/tables/claims.csv). The minutes redraw from the committed tables."
+        + _other_rulers(found)
     )
+
+
+def _other_rulers(found: pd.DataFrame) -> str:
+    """The rows beside a claim that go against it: they decide nothing, and a reader should not have to look for them."""
+    against = found[(found["part"] == "beside") & (found["verdict"] == "contradicted")]
+    if not len(against):
+        return ""
+    lines = [f"- {r.claim}, `{r.arm}`: {r.statement}: {interval(r)} {r.unit}" for r in against.itertuples()]
+    intro = "By other rulers, which decide nothing, these go against a claim:"
+    return "\n\n" + intro + "\n\n" + "\n".join(lines)
 
 
 def _verdict(found: pd.DataFrame, claim: str, arm: str) -> str:
