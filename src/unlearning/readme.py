@@ -92,7 +92,7 @@ def _after_claims(root: Path, found: pd.DataFrame) -> str:
 
 
 def _other_rulers(found: pd.DataFrame) -> str:
-    """The rows beside a claim that go against it: they decide nothing, and a reader should not have to look for them."""
+    """The rows beside a claim that go against it: they decide nothing, but nobody should have to look for them."""
     against = found[(found["part"] == "beside") & (found["verdict"] == "contradicted")]
     if not len(against):
         return ""
