@@ -32,6 +32,17 @@ def test_the_committed_settings_are_valid_and_come_back_as_they_stand():
     assert settings.methods["adafactor-restored"].restored
 
 
+def test_half_and_double_are_the_headline_methods_at_half_and_double_the_rate():
+    settings = load(ROOT / "params.yaml")
+    for name in settings.claims.headline:
+        plain = settings.methods[name].model_dump()
+        for word, times in (("half", 0.5), ("double", 2)):
+            other = settings.methods[f"{name}-{word}"].model_dump()
+            assert other == {**plain, "learning_rate": pytest.approx(times * plain["learning_rate"])}
+            for forget_set in (settings.claims.ind, settings.claims.ood):
+                assert settings.ascents[f"{forget_set}-{name}-{word}"].method == f"{name}-{word}"
+
+
 SET = "  ind-a: {kind: natural, size: 64, repetitions: 1}"
 ASCENT = "  ind-a-adamw: {forget_set: ind-a, trained_with: adamw, method: adamw}"
 WRONG = {
@@ -49,6 +60,11 @@ WRONG = {
         ASCENT,
         ASCENT.replace("forget_set: ind-a", "forget_set: ind-aa"),
         r"ascents.ind-a-adamw.forget_set: unknown forget set 'ind-aa'. Did you mean 'ind-a'",
+    ),
+    "an unknown method of the pilot": (
+        "  methods: [adamw, sgd,",
+        "  methods: [adamw, sdg,",
+        r"pilot.methods: unknown method 'sdg'. Did you mean 'sgd'",
     ),
     "an unknown method": (
         ASCENT,

@@ -5,6 +5,7 @@ decide nothing. The family of tests is claims × headline arms (Holm).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from unlearning.questions import BESIDE, CLAIMS, COLUMNS, NOT_COMPUTED, Question
 from unlearning.stats import SignTest, fisher_z, sign_test_by_bounds
 from unlearning.study import Run, Study
 from unlearning.summaries import run_table
+
+LEARNING_RATES = {"½": "-half", "1": "", "2": "-double"}  # arms that are a headline arm at another learning rate
 
 
 def c1(q: Question) -> list[dict]:
@@ -71,9 +74,12 @@ def c2(q: Question) -> list[dict]:
                    delta=0.0 if np.isnan(delta) else delta, direction=1, reason=reason)  # fmt: skip
     if len(pairs) and pairs.isna().any(axis=None):
         row |= _sign_row(_bounded(q, pairs), len(pairs), int(pairs.isna().any(axis=1).sum()), q.confidence)
-    level = "the same from an equal starting level, the smaller exposure at θ0 of the two (learning rate × 1 only)"
-    values, why = from_equal_level(q)
-    return [row, make_row(q, "C2", BESIDE, level, values, unit="steps", delta=row["delta"], direction=1, reason=why)]
+    rows = [row]
+    for times, suffix in LEARNING_RATES.items():
+        what = f"the same from an equal starting level, the smaller exposure at θ0 of the two (learning rate × {times})"
+        values, why = from_equal_level(replace(q, arm=q.arm + suffix))
+        rows.append(make_row(q, "C2", BESIDE, what, values, unit="steps", delta=row["delta"], direction=1, reason=why))
+    return rows
 
 
 def _bounded(q: Question, pairs: pd.DataFrame) -> SignTest:

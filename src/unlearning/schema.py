@@ -185,6 +185,7 @@ class Adafactor(AscentMethod):
 class Pilot(Block):
     """How learning rates are chosen."""
 
+    methods: Annotated[list[Name], Field(min_length=1)]
     grid: Annotated[list[PositiveFloat], Field(min_length=1)]
     k_star: Annotated[list[Positive], Field(min_length=2, max_length=2)]
     k_max: Positive

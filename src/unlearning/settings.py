@@ -155,6 +155,9 @@ def _corpus_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         yield ("populations", "followed"), f"is above the smallest population ({smallest}). Lower it."
     if s.pilot.k_star[0] > s.pilot.k_star[1] or s.pilot.k_star[1] > s.pilot.k_max:
         yield ("pilot", "k_star"), "write the lower step first, and none above pilot.k_max."
+    for name in s.pilot.methods:
+        if name not in s.methods:
+            yield ("pilot", "methods"), _unknown(name, "method", list(s.methods))
 
 
 def _set_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:

@@ -13,6 +13,8 @@ import pandas as pd
 
 from unlearning import metrics
 
+OTHER_RATES = ("-half", "-double")
+
 Array = np.ndarray
 
 
@@ -73,12 +75,14 @@ class Study:
     references: dict[str, pd.DataFrame]  # trained_with -> model × example, nats
     performance: dict[str, pd.DataFrame]  # trained_with -> model × split, nats per token
     runs: list[Run] = field(default_factory=list)
+    other_rates: list[Run] = field(default_factory=list)  # a headline arm at another learning rate: for C2 alone
     missing: list[str] = field(default_factory=list)
 
     def select(self, *, arm: str | None = None, forget_set: str | None = None, role: str = "in") -> list[Run]:
         """The runs of an arm, a set and a role, in the order of models."""
+        pool = self.runs if arm is None else (*self.runs, *self.other_rates)
         return [
-            r for r in self.runs
+            r for r in pool
             if r.role == role and arm in (None, r.arm) and forget_set in (None, r.forget_set)
         ]  # fmt: skip
 
@@ -126,7 +130,8 @@ def load(root: str | Path = ".", *, confidence: float = 0.95) -> Study:
     performance = {p.stem.removeprefix("performance-"): _performance(p) for p in tables.glob("performance-*.csv")}
     study = Study(design, examples, base, dict(sorted(references.items())), performance, missing=missing)
     for folder in sorted((tables / "unlearn").glob("*")) if (tables / "unlearn").is_dir() else []:
-        study.runs.extend(load_ascent(study, folder, confidence=confidence))
+        found = load_ascent(study, folder, confidence=confidence)
+        (study.other_rates if folder.name.endswith(OTHER_RATES) else study.runs).extend(found)
     return study
 
 
