@@ -166,7 +166,7 @@ def trade_off(panels: Mapping[str, dict], *, order: Sequence[str], confidence: f
                 [x], [y], marker="*", ms=8, color=plots.look(name).colour, mec="white", mew=0.5, ls="none", zorder=5
             )
         ax.set_title(title, loc="left")
-        ax.set_xlabel("GenEx remaining, nats (falls →)")
+        ax.set_xlabel("GenEx remaining, nats (falls →)" if len(panels) < 3 else "GenEx, nats (falls →)")
         figures.loss_scale(ax)
     axes[0, 0].invert_xaxis()
     axes[0, 0].set_ylabel("held-out lost to the references,\nnats per token")
