@@ -30,34 +30,34 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 doctor: env  ## what is wrong with this machine, in words
-	@python -m unlearning.doctor
+	@python -m unlearning.pipeline.doctor
 
 plan: env  ## what a full run will do, and how long that took before
-	@python -m unlearning.plan
+	@python -m unlearning.pipeline.plan
 
 repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
-	@python -m unlearning.doctor
-	@python -m unlearning.settings
-	@python -m unlearning.plan
+	@python -m unlearning.pipeline.doctor
+	@python -m unlearning.pipeline.settings
+	@python -m unlearning.pipeline.plan
 	dvc repro
-	@python -m unlearning.readme
+	@python -m unlearning.pipeline.readme
 
 figures: env  ## redraw every figure from the committed tables; seconds, also on a fresh clone
-	@python -m unlearning.doctor >/dev/null
+	@python -m unlearning.pipeline.doctor >/dev/null
 	dvc repro -s $(READING)
 
 rerun: env  ## make rerun STAGE=train@adamw: rerun one stage from its inputs, then compare
 	@test -n "$(STAGE)" || { echo "which stage? make rerun STAGE=base (dvc stage list names them)"; exit 1; }
-	@python -m unlearning.rerun $(STAGE)
+	@python -m unlearning.pipeline.rerun $(STAGE)
 
 readme: env  ## fill the README's tables from the results that lie here
-	@python -m unlearning.readme
+	@python -m unlearning.pipeline.readme
 
 compare: env  ## are verdicts and numbers those of the last commit, within stated tolerances?
-	@python -m unlearning.compare
+	@python -m unlearning.pipeline.compare
 
 verify: env  ## does every committed result come from the committed code, settings and inputs (hashes)?
-	@python -m unlearning.verify
+	@python -m unlearning.pipeline.verify
 
 test: env  ## all tests, the whole pipeline at toy size among them
 	python -m pytest
@@ -72,7 +72,7 @@ lint: env  ## ruff, on code and notebooks
 	ruff check .
 
 speed: env  ## time the reference matrix product and keep it in results/runs/machine.json
-	@python -m unlearning.doctor --speed
+	@python -m unlearning.pipeline.doctor --speed
 
 clean:  ## forget models and ascents kept for resuming (not the data, models or results)
 	rm -rf scratch

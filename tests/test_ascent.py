@@ -8,7 +8,7 @@ import torch
 
 from tests.tiny import FAMILIES, encoder_decoder, examples
 from unlearning.ascent import ascend, ascent_loss
-from unlearning.groups import Group
+from unlearning.data.groups import Group
 from unlearning.models import collate, token_log_likelihoods
 from unlearning.optimizers import load_state, make_optimizer, save_state, update_statistics
 from unlearning.scoring import score

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from SetSimilaritySearch import all_pairs
 from transformers import PreTrainedTokenizerFast
 
-from unlearning import corpus as data
-from unlearning import overlap
+from unlearning.data import corpus as data
+from unlearning.data import overlap
 from unlearning.errors import StudyError
-from unlearning.settings import load
+from unlearning.pipeline.settings import load
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = load(ROOT / "params.yaml")

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests import copies
-from unlearning import compare, doctor
+from unlearning.pipeline import compare, doctor
 
 ROOT = copies.ROOT
 NAMES = {

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearning import forget_sets as draw
-from unlearning.corpus import COLUMNS, train_tokenizer
+from unlearning.data import forget_sets as draw
+from unlearning.data.corpus import COLUMNS, train_tokenizer
+from unlearning.data.jsonl import read_examples, read_jsonl, write_jsonl
 from unlearning.errors import StudyError
-from unlearning.jsonl import read_examples, read_jsonl, write_jsonl
 
 SETS = {
     "ind-a": {"kind": "natural", "size": 8, "repetitions": 1},

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.fake_study import FakeStudy, smoke
-from unlearning import controls, figures, figures_unlearning, learning, panels, plots, readings, study
+from unlearning.reading import controls, figures, figures_unlearning, learning, panels, plots, readings, study
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from unlearning import corpus, readme, readme_parts, settings
+from unlearning.data import corpus
+from unlearning.data.forget_sets import read_own
 from unlearning.design import assign_columns
-from unlearning.doctor import mend
-from unlearning.forget_sets import read_own
-from unlearning.summaries import RUN_UNITS
+from unlearning.pipeline import readme, readme_parts, settings
+from unlearning.pipeline.doctor import mend
+from unlearning.reading.summaries import RUN_UNITS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unlearning.errors import StudyError
-from unlearning.settings import load
+from unlearning.pipeline.settings import load
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -141,7 +141,7 @@ def test_a_missing_file_is_told_without_a_traceback(tmp_path):
 
 
 def run(path: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "unlearning.settings", str(path)]
+    command = [sys.executable, "-m", "unlearning.pipeline.settings", str(path)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from tests.fake_study import ARMS, NINE_SETS, FakeStudy, smoke
-from unlearning import metrics, rates, summaries, verdicts
-from unlearning.claims import claims_table
-from unlearning.questions import COLUMNS, decide
-from unlearning.study import load
+from unlearning import metrics
+from unlearning.reading import rates, summaries, verdicts
+from unlearning.reading.claims import claims_table
+from unlearning.reading.questions import COLUMNS, decide
+from unlearning.reading.study import load
 
 DELTA = {"C1_auc": 0.95, "C1_outside": 0.10, "C2_share_of_k_star": 0.05, "C3_nats_per_token": 0.05,
          "C4_nats_per_token": 0.05, "C5_rho": 0.1, "C6_rho": 0.1, "identifiable_rho": 0.8}  # fmt: skip

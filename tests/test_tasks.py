@@ -9,7 +9,7 @@ import pytest
 
 from tests import copies, task_functions
 from unlearning.errors import StudyError
-from unlearning.tasks import default_workers, hash_files, run_tasks, source_hash
+from unlearning.pipeline.tasks import default_workers, hash_files, run_tasks, source_hash
 
 
 def run_squares(tmp_path, numbers, *, key="k", workers=2):
@@ -84,7 +84,7 @@ def test_threads_of_a_task_do_not_depend_on_the_workers(tmp_path):
 def test_a_killed_run_leaves_no_process_at_work(tmp_path):
     marker = tmp_path / "marker"
     code = (
-        "from tests import task_functions; from unlearning.tasks import run_tasks\n"
+        "from tests import task_functions; from unlearning.pipeline.tasks import run_tasks\n"
         f"run_tasks(task_functions.slow, [dict(number=1, marker={str(marker)!r})], "
         f"scratch={str(tmp_path / 's')!r}, key=1, workers=1)\n"
     )
@@ -135,4 +135,4 @@ def test_hashing_what_is_not_there_names_it_and_the_mend(tmp_path):
 
 
 def test_the_hash_of_sources_does_not_depend_on_their_order():
-    assert source_hash("unlearning.tasks", "unlearning.errors") == source_hash("unlearning.errors", "unlearning.tasks")
+    assert source_hash("unlearning.pipeline.tasks", "unlearning.errors") == source_hash("unlearning.errors", "unlearning.pipeline.tasks")

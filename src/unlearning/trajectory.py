@@ -10,12 +10,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlearning.ascent import State, ascend
-from unlearning.groups import Group
+from unlearning.data.groups import Group
+from unlearning.data.tables import log_likelihood_rows, performance_row
 from unlearning.metrics import steps_to_forget
 from unlearning.models import Batch, collate, token_log_likelihoods
 from unlearning.optimizers import update_statistics
 from unlearning.scoring import Scores, bleu, example_lengths, score
-from unlearning.tables import log_likelihood_rows, performance_row
 
 
 @dataclass(frozen=True)

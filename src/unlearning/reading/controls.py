@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unlearning import metrics, neighbours
-from unlearning.study import Array, Run, Study, floor_of, reference_of
+from unlearning.reading.study import Array, Run, Study, floor_of, reference_of
 
 STATES = ("θ0", "k*", "2k*")
 READINGS = ("population", "checkpoint", "original")

@@ -7,16 +7,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unlearning.groups import StudyData
+from unlearning.data.groups import StudyData
+from unlearning.data.tables import log_likelihood_rows, performance_row, write_csv, write_parquet
 from unlearning.models import load_model, new_t5, save_model
 from unlearning.optimizers import make_optimizer, save_state
 from unlearning.scoring import bleu, score
-from unlearning.tables import log_likelihood_rows, performance_row, write_csv, write_parquet
 from unlearning.training import fit
 
 # what decides a result besides parameters and data: the sources of the modules at work
-SOURCES = tuple(
-    f"unlearning.{m}" for m in ("groups", "models", "optimizers", "scoring", "tables", "training")
+SOURCES = (
+    "unlearning.data.groups",
+    "unlearning.data.tables",
+    "unlearning.models",
+    "unlearning.optimizers",
+    "unlearning.scoring",
+    "unlearning.training",
 )
 FIT = ("epochs", "batch_tokens", "warmup_steps", "schedule", "loss", "clip_norm")
 

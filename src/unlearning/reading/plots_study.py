@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
-from unlearning import plots, stats
+from unlearning import stats
+from unlearning.reading import plots
 
 
 def exposure_panel(

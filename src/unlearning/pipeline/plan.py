@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unlearning import settings
 from unlearning.errors import StudyError
-from unlearning.tasks import default_workers
+from unlearning.pipeline import settings
+from unlearning.pipeline.tasks import default_workers
 
 RUNS = Path("results/runs")
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unlearning import plots
+from unlearning.reading import plots
 
 
 def repetition(runs: pd.DataFrame, strata: Mapping[str, Mapping[str, int]], quantities: Mapping[str, str]) -> Figure:

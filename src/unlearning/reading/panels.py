@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from unlearning import metrics
-from unlearning.study import Array, Run, Study
-from unlearning.summaries import reference_matrix
+from unlearning.reading.study import Array, Run, Study
+from unlearning.reading.summaries import reference_matrix
 
 SHARES = np.linspace(0.0, 1.5, 25)  # of k*, for the trade-off: runs are followed closely to 1.5 k*
 

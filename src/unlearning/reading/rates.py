@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from unlearning import metrics
+from unlearning.reading.study import Array, Run, Study
 from unlearning.stats import mean_correlation, partial_rank_correlation
-from unlearning.study import Array, Run, Study
 
 RHOS = {
     "rate_mem": "rate with memorization",

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearning.compare import compare, report
 from unlearning.errors import StudyError
+from unlearning.pipeline.compare import compare, report
 
 
 def chain(name: str) -> list[Any]:
@@ -98,7 +98,7 @@ def rerun(name: str) -> int:
 def main(arguments: list[str]) -> int:
     """Command line: STAGE."""
     if len(arguments) != 1:
-        print("usage: python -m unlearning.rerun STAGE", file=sys.stderr)
+        print("usage: python -m unlearning.pipeline.rerun STAGE", file=sys.stderr)
         return 2
     try:
         return rerun(arguments[0])

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from unlearning import metrics
+from unlearning.reading.study import Array, Run, Study, floor_of
 from unlearning.stats import t_interval
-from unlearning.study import Array, Run, Study, floor_of
 
 KEYS = ("name", "arm", "forget_set", "trained_with", "method", "model", "role", "status")
 SHARES = (0.25, 0.5, 0.75, 1.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearning.groups import Group
+from unlearning.data.groups import Group
 from unlearning.scoring import Scores
 
 KEYS = ("track", "trained_with", "model", "forget_set", "method", "role", "step")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from unlearning import figures, plots, plots_study
+from unlearning.reading import figures, plots, plots_study
 
 TRUST = 2.5  # effective models under which log_mean is greyed
 

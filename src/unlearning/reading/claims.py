@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from unlearning import metrics, rates
-from unlearning.questions import BESIDE, CLAIMS, COLUMNS, NOT_COMPUTED, Question, decide, make_row
+from unlearning import metrics
+from unlearning.reading import rates
+from unlearning.reading.questions import BESIDE, CLAIMS, COLUMNS, NOT_COMPUTED, Question, decide, make_row
+from unlearning.reading.study import Run, Study
+from unlearning.reading.summaries import run_table
 from unlearning.stats import SignTest, fisher_z, sign_test_by_bounds
-from unlearning.study import Run, Study
-from unlearning.summaries import run_table
 
 LEARNING_RATES = {"½": "-half", "1": "", "2": "-double"}  # arms that are a headline arm at another learning rate
 

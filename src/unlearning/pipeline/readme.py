@@ -1,7 +1,7 @@
 """Fill the blocks of README.md from the results that lie here: no number in them is typed by hand.
 
-    python -m unlearning.readme            write the blocks between the markers of README.md
-    python -m unlearning.readme --check    exit status 1 if README.md is not what would be written
+    python -m unlearning.pipeline.readme            write the blocks between the markers of README.md
+    python -m unlearning.pipeline.readme --check    exit status 1 if README.md is not what would be written
 
 Whatever result is missing is said in words. Imports no torch.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from unlearning.errors import StudyError
-from unlearning.readme_parts import (
+from unlearning.pipeline.readme_parts import (
     dag,
     interval,
     link,
@@ -24,7 +24,7 @@ from unlearning.readme_parts import (
     table,
     time,
 )
-from unlearning.verdicts import SAYS
+from unlearning.reading.verdicts import SAYS
 
 README = Path("README.md")
 MAIN_FIGURE = "09_trade_off"

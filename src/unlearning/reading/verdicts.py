@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearning.questions import BESIDE, CLAIMS
-from unlearning.study import Study
+from unlearning.reading.questions import BESIDE, CLAIMS
+from unlearning.reading.study import Study
 
 SAYS = {
     "C1": "GenEx is a metric for generative models: it separates, and its floor is calibrated",

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearning import stats, summaries
-from unlearning.study import Study
+from unlearning import stats
+from unlearning.reading import summaries
+from unlearning.reading.study import Study
 
 MEMORIZED_SHARE = 0.5  # of the exposure at θ0 that has to be the instance's own, not its generator's
 

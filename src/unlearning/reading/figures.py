@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from unlearning import plots, plots_study
+from unlearning.reading import plots, plots_study
 
 
 def fine_tuning(curves: Mapping[str, pd.DataFrame], gains: Mapping[str, pd.DataFrame], mean: pd.DataFrame) -> Figure:

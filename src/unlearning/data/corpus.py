@@ -24,9 +24,9 @@ from datasets import Dataset, DatasetDict, load_dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from unlearning.data.jsonl import read_jsonl
+from unlearning.data.overlap import PLACEHOLDER, near_duplicate_groups
 from unlearning.errors import StudyError
-from unlearning.jsonl import read_jsonl
-from unlearning.overlap import PLACEHOLDER, near_duplicate_groups
 
 COLUMNS = ["id", "source", "target", "origin"]
 SPLITS = ["public", "core", "heldout", "validation", "reserve"]
@@ -226,6 +226,8 @@ def split_public(pairs: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -
 def split_rest(rest: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> dict[str, pd.DataFrame]:
     """The pairs beside the public ones at random into core, held-out, validation and, what is left, the reserve.
 
+    Each stays in random order: the first n of a split are a sample of it.
+
     Raises:
         StudyError: too few pairs for the sizes in the settings.
     """
@@ -238,7 +240,7 @@ def split_rest(rest: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> d
     rest = rest.sort_values("id")
     rest = rest.iloc[np.random.default_rng([seed, 2]).permutation(len(rest))]
     bounds = np.cumsum([0, *sizes, len(rest) - sum(sizes)])
-    parts = [rest.iloc[start:stop].sort_values("id") for start, stop in pairwise(bounds)]
+    parts = [rest.iloc[start:stop] for start, stop in pairwise(bounds)]
     return dict(zip(SPLITS[1:], parts, strict=True))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from unlearning.reading.study import Study
 from unlearning.stats import holm, p_beyond, sign_flip_p, t_interval, verdict
-from unlearning.study import Study
 
 CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6")
 COLUMNS = ["claim", "part", "arm", "statement", "estimate", "low", "high", "unit", "delta", "n", "p", "p_sign_flip",

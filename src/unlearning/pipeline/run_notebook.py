@@ -1,6 +1,7 @@
 """The command of every stage: execute a notebook by papermill so that the same inputs give the same bytes.
 
-    python -m unlearning.run_notebook notebooks/04_train.ipynb results/notebooks/train-adamw.ipynb optimizer=adamw
+    python -m unlearning.pipeline.run_notebook notebooks/04_train.ipynb results/notebooks/train-adamw.ipynb \\
+        optimizer=adamw
 
 The parameters are those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name) and the
 `name=value` arguments, strings. They must be exactly the names in the notebook's cell tagged `parameters`, and
@@ -20,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearning import stages
 from unlearning.errors import StudyError
-from unlearning.normalise import normalise
-from unlearning.tasks import default_workers
+from unlearning.pipeline import stages
+from unlearning.pipeline.normalise import normalise
+from unlearning.pipeline.tasks import default_workers
 
 # Read by the kernel and the processes it starts. One instruction set for all machines, no network, fixed hashes.
 ENVIRONMENT = {
@@ -49,7 +50,10 @@ ENVIRONMENT = {
 # A cell that is run behind the notebook's last one and not kept: which package modules the kernel has imported.
 PROBE = """
 import json as _json, sys as _sys
-print(_json.dumps(sorted(m for m in _sys.modules if m.startswith("unlearning."))))
+print(_json.dumps(sorted(
+    name for name, module in _sys.modules.items()
+    if name.startswith("unlearning.") and not hasattr(module, "__path__")
+)))
 """
 
 
@@ -86,7 +90,7 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
 
 def _validate_settings() -> None:
     """Refuse a params.yaml that breaks the schema before anything is started or overwritten."""
-    from unlearning import settings
+    from unlearning.pipeline import settings
 
     settings.load(Path("params.yaml"))
 
@@ -197,7 +201,7 @@ def _write(notebook: Any, target: Path) -> None:
 
 def _record(stage: str, seconds: float, log: Path) -> None:
     """Time, memory and machine of this run, for the README and the plan of `make repro` (no output of a stage)."""
-    from unlearning.doctor import machine
+    from unlearning.pipeline.doctor import machine
 
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
     peak_mib = peak / 1024 if sys.platform != "darwin" else peak / 2**20
@@ -242,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: SOURCE TARGET [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) < 2 or any("=" not in a for a in arguments[2:]):
-        print("usage: python -m unlearning.run_notebook SOURCE TARGET [NAME=VALUE …]", file=sys.stderr)
+        print("usage: python -m unlearning.pipeline.run_notebook SOURCE TARGET [NAME=VALUE …]", file=sys.stderr)
         return 2
     extras = dict(a.split("=", 1) for a in arguments[2:])
     try:

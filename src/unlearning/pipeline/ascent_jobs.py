@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 
 from unlearning.ascent import ascend
-from unlearning.groups import Group, StudyData
+from unlearning.data.groups import Group, StudyData
+from unlearning.data.tables import write_csv, write_parquet
 from unlearning.metrics import steps_to_forget
 from unlearning.models import load_model
 from unlearning.optimizers import load_state, make_optimizer
-from unlearning.tables import write_csv, write_parquet
-from unlearning.train_jobs import SOURCES as TRAIN_SOURCES
+from unlearning.pipeline.train_jobs import SOURCES as TRAIN_SOURCES
 from unlearning.trajectory import Probes, ascent_batches, follow
 
 SOURCES = (*TRAIN_SOURCES, *(f"unlearning.{m}" for m in ("ascent", "effects", "metrics", "trajectory")))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from unlearning import effects, metrics
-from unlearning.readings import MEMORIZED_SHARE
+from unlearning.reading.readings import MEMORIZED_SHARE
 
 
 def gains(trained: pd.DataFrame, base: pd.DataFrame, design: pd.DataFrame, *, split: str) -> pd.DataFrame:

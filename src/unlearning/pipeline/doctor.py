@@ -1,7 +1,7 @@
 """What is wrong with this machine, in words, before a long run; mends what can be mended without asking.
 
-python -m unlearning.doctor            report, exit status 1 if something would stop or falsify a run
-python -m unlearning.doctor --speed    also time the reference: 2048 x 2048 matrix products in float32 and bfloat16
+python -m unlearning.pipeline.doctor            report, exit status 1 if something would stop or falsify a run
+python -m unlearning.pipeline.doctor --speed    also time the reference: 2048 x 2048 products in float32 and bfloat16
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from unlearning.errors import StudyError
-from unlearning.tasks import default_workers
+from unlearning.pipeline.tasks import default_workers
 
 LOCK = Path("requirements.lock")
 KEY_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "pandas", "pyarrow", "matplotlib")

@@ -1,6 +1,6 @@
 """Read and check params.yaml: whatever is wrong there is told in one message, with its line and what mends it.
 
-`python -m unlearning.settings` checks params.yaml and the files of one's own forget sets, in a second.
+`python -m unlearning.pipeline.settings` checks params.yaml and the files of one's own forget sets, in a second.
 """
 
 import sys
@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from unlearning.data.jsonl import read_examples
 from unlearning.design import BASE, assign_columns
 from unlearning.errors import StudyError
-from unlearning.jsonl import read_examples
-from unlearning.schema import OwnSet, Settings
+from unlearning.pipeline.schema import OwnSet, Settings
 
 PARAMS = "params.yaml"
 _RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unlearning import plots
+from unlearning.reading import plots
 
 
 def lengths_figure(counts: Mapping[str, Mapping[str, np.ndarray]], *, max_tokens: int) -> Figure:

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from unlearning.corpus import COLUMNS, lengths
+from unlearning.data.corpus import COLUMNS, lengths
+from unlearning.data.jsonl import read_examples
+from unlearning.data.overlap import nearest
 from unlearning.errors import StudyError
-from unlearning.jsonl import read_examples
-from unlearning.overlap import nearest
 
 CANARY_TOKENS = 10
 SECRET_PHRASE = "My secret is "

@@ -200,7 +200,7 @@ def report(differences: list[Difference]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: [--revision R] [PATH …]."""
-    parser = argparse.ArgumentParser(prog="python -m unlearning.compare", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m unlearning.pipeline.compare", description=__doc__.splitlines()[0])
     parser.add_argument("--revision", default="HEAD")
     parser.add_argument("paths", nargs="*", help="tables or folders to look at (default: all)")
     options = parser.parse_args(arguments)

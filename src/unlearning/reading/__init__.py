@@ -1,0 +1,1 @@
+"""From committed tables to figures, readings and verdicts. Imports no torch."""
