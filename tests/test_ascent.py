@@ -11,8 +11,8 @@ from unlearning.ascent import ascend, ascent_loss
 from unlearning.data.groups import Group
 from unlearning.models import collate, token_log_likelihoods
 from unlearning.optimizers import load_state, make_optimizer, save_state, update_statistics
-from unlearning.scoring import score
-from unlearning.trajectory import Probes, ascent_batches, follow
+from unlearning.scoring import prepare, score
+from unlearning.trajectory import Probes, ascent_updates, follow
 
 METHODS = {
     "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0},
@@ -28,8 +28,8 @@ def optimizer_for(model, name, **changes):
 
 
 def states(model, optimizer, rows, n, *, reduction="sum", clip_norm=None):
-    batches = itertools.repeat(collate(rows, model.config))
-    return list(itertools.islice(ascend(model, optimizer, batches, reduction=reduction, clip_norm=clip_norm), n))
+    updates = itertools.repeat(prepare(rows, model.config))
+    return list(itertools.islice(ascend(model, optimizer, updates, reduction=reduction, clip_norm=clip_norm), n))
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -226,6 +226,17 @@ def test_the_first_update_of_a_small_step_changes_held_out_loss_as_predicted():
 def test_minibatches_pass_over_the_whole_forget_set():
     model = encoder_decoder()
     forget = group("f", 6, 1)
-    batches = ascent_batches(forget, model, 4, seed=0)
-    sizes = [next(batches).size for _ in range(4)]
+    updates = ascent_updates(forget, model, 4, seed=0)
+    sizes = [next(updates).size for _ in range(4)]
     assert sizes == [4, 2, 4, 2]
+
+
+def test_twenty_steps_in_length_sorted_parts_equal_twenty_in_one_padded_batch():
+    rows = examples(12, seed=7)
+    losses = []
+    for budget in (30, 10_000):
+        model = encoder_decoder()
+        updates = itertools.repeat(prepare(rows, model.config, batch_tokens=budget))
+        run = itertools.islice(ascend(model, optimizer_for(model, "adamw"), updates, reduction="mean"), 20)
+        losses.append([float(s.log_likelihood.sum()) for s in run])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

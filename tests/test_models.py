@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.tiny import FAMILIES, decoder_only, encoder_decoder, examples
-from unlearning.models import collate, load_model, save_model, sum_by_example, target_logits, token_log_likelihoods
-from unlearning.scoring import score
+from unlearning import models
+from unlearning.models import collate, load_model, save_model, sum_by_example, target_states, token_log_likelihoods
+from unlearning.scoring import log_likelihoods, prepare, score
 
 
 @pytest.fixture(params=sorted(FAMILIES))
@@ -45,10 +46,17 @@ def test_scores_keep_the_order_of_the_examples_whatever_the_batch_budget(model):
     assert (wide.n_tokens == [len(target) for _, target in rows]).all()
 
 
-def test_logits_exist_at_target_positions_only(model):
+def test_logits_exist_at_target_positions_only_and_in_pieces(model, monkeypatch):
+    monkeypatch.setattr(models, "LOGIT_ROWS", 4)
     rows = examples(6)
     batch = collate(rows, model.config)
-    assert target_logits(model, batch).shape == (sum(len(target) for _, target in rows), model.config.vocab_size)
+    n = sum(len(target) for _, target in rows)
+    seen = []
+    model.get_output_embeddings().register_forward_hook(lambda module, given, logits: seen.append(logits.shape[0]))
+    values, _ = token_log_likelihoods(model, batch)
+    assert sum(seen) == len(values) == n
+    assert max(seen) == 4
+    assert target_states(model, batch).shape[0] == n
     assert batch.targets.tolist() == [token for _, target in rows for token in target]
 
 
@@ -92,3 +100,46 @@ def test_example_sums_add_up_to_the_token_sum():
     batch = collate(examples(7), model.config)
     tokens, _ = token_log_likelihoods(model, batch)
     assert float(sum_by_example(tokens, batch).sum()) == pytest.approx(float(tokens.sum()), rel=1e-5)
+
+
+def test_pieces_of_the_vocabulary_projection_change_nothing(model, monkeypatch):
+    batch = collate(examples(9), model.config)
+    whole, best = token_log_likelihoods(model, batch)
+    monkeypatch.setattr(models, "LOGIT_ROWS", 5)
+    pieces, same = token_log_likelihoods(model, batch)
+    assert torch.allclose(whole, pieces, atol=1e-6)
+    assert (best == same).all()
+
+
+def test_the_most_likely_tokens_are_those_of_an_argmax_over_full_logits(model):
+    rows = examples(30, seed=5)
+    rows = [(source, [int(t) for t in best_targets(model, source, target)]) for source, target in rows]
+    scores = score(model, rows)
+    assert scores.n_correct.sum() > 0
+    for (source, target), n in zip(rows, scores.n_correct, strict=True):
+        assert n == sum(a == b for a, b in zip(best_targets(model, source, target), target, strict=True))
+
+
+def best_targets(model, source, target):
+    """The most likely token at each position, from the model's own full logits."""
+    if model.config.is_encoder_decoder:
+        start = torch.tensor([[0, *target[:-1]]])
+        logits = model(input_ids=torch.tensor([source]), decoder_input_ids=start).logits[0]
+    else:
+        logits = model(input_ids=torch.tensor([source + target[:-1]])).logits[0, -len(target) :]
+    return logits.argmax(-1).tolist()
+
+
+def test_prepared_examples_keep_their_order_and_give_the_gradients_of_one_padded_batch(model):
+    rows = examples(20, seed=6)
+    ready = prepare(rows, model.config, batch_tokens=40)
+    assert len(ready.batches) > 2
+    assert ready.n_tokens.tolist() == [len(target) for _, target in rows]
+    parameters = list(model.parameters())
+    values, _ = log_likelihoods(model, ready)
+    in_parts = torch.autograd.grad(values.sum(), parameters)
+    batch = collate(rows, model.config)
+    together = sum_by_example(token_log_likelihoods(model, batch)[0], batch)
+    assert torch.allclose(values, together, atol=1e-4)
+    for a, b in zip(in_parts, torch.autograd.grad(together.sum(), parameters), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)

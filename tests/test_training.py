@@ -87,3 +87,11 @@ def test_the_learning_rate_warms_up_and_falls_linearly(step, factor):
 
 def test_a_constant_schedule_stays_at_its_peak_after_warm_up():
     assert learning_rate_factor(9, warmup=2, total=10, schedule="constant") == 1.0
+
+
+def test_lower_precision_of_the_forward_pass_leaves_fp32_weights_and_nearly_the_same_loss():
+    rows = examples(30)
+    (full, exact), (low, rounded) = (train(rows, np.arange(30), precision=p) for p in ("float32", "bfloat16"))
+    assert {p.dtype for p in low.parameters()} == {torch.float32}
+    assert rounded[-1].loss == pytest.approx(exact[-1].loss, rel=0.02)
+    assert any(not torch.equal(a, b) for a, b in zip(full.parameters(), low.parameters(), strict=True))

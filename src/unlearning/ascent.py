@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from unlearning.models import Batch, sum_by_example, token_log_likelihoods
+from unlearning.scoring import Prepared, log_likelihoods
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class State:
     """An unlearned model's forget set after `step` updates.
 
     Attributes:
-        log_likelihood: (n,) of each example of the batch, nats.
+        log_likelihood: (n,) of each example of the update, nats.
         n_correct: (n,) target tokens that are the most likely one.
     """
 
@@ -36,32 +36,34 @@ def ascent_loss(log_likelihood: Tensor, n_tokens: Tensor, *, reduction: str) -> 
         n_tokens: (n,) target tokens.
         reduction: `sum` over target tokens (the authors') or `mean` per target token.
     """
-    return log_likelihood.sum() if reduction == "sum" else log_likelihood.sum() / n_tokens.sum()
+    return log_likelihood.sum() if reduction == "sum" else log_likelihood.sum() / int(n_tokens.sum())
 
 
 def ascend(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Batch],
+    updates: Iterator[Prepared],
     *,
     reduction: str,
     clip_norm: float | None = None,
 ) -> Iterator[State]:
-    """Unlearn in place, one update a batch; yields the state *before* each update, step 0 being the original model.
+    """Unlearn in place; yields the state *before* each update, step 0 being the original model.
 
     The yielded log-likelihoods come from the update's own forward pass. While the consumer holds a state the
     parameters are that state's, and the gradients still those of the previous update.
 
+    Args:
+        updates: the examples of each update, in batches of like length whose gradients add up.
+
     Ends after yielding a state whose log-likelihoods are not finite (a diverged run).
     """
-    for step, batch in enumerate(batches):
-        tokens, correct = token_log_likelihoods(model, batch)
-        log_likelihood = sum_by_example(tokens, batch)
-        yield State(step, log_likelihood.detach(), sum_by_example(correct.float(), batch))
+    for step, examples in enumerate(updates):
+        log_likelihood, n_correct = log_likelihoods(model, examples)
+        yield State(step, log_likelihood.detach().cpu(), n_correct.cpu())
         if not torch.isfinite(log_likelihood).all():
             return
-        n_tokens = sum_by_example(torch.ones_like(tokens), batch)
         optimizer.zero_grad()
+        n_tokens = torch.from_numpy(examples.n_tokens)
         ascent_loss(log_likelihood, n_tokens, reduction=reduction).backward()
         if clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

@@ -23,6 +23,8 @@ from transformers import set_seed as _set_seed
 
 Encoded = tuple[list[int], list[int]]  # source ids, target ids
 
+LOGIT_ROWS = 512  # logits exist for so many target positions at a time
+
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]
@@ -56,6 +58,13 @@ class Batch:
     def size(self) -> int:
         """Number of examples B."""
         return len(self.predicts)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on a device (itself, when it is there)."""
+        if self.targets.device == torch.device(device):
+            return self
+        inputs = {name: value.to(device) for name, value in self.inputs.items()}
+        return Batch(inputs, self.predicts.to(device), self.targets.to(device), self.example.to(device))
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -92,10 +101,10 @@ def collate(examples: Sequence[Encoded], config: AutoConfig) -> Batch:
     )
 
 
-def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Logits (N, vocabulary) at the positions that predict target tokens, and nowhere else.
+def target_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Last hidden states (N, width) at the positions that predict target tokens, ready for the vocabulary projection.
 
-    Hidden states are selected before the vocabulary projection, so no tensor of batch x length x vocabulary exists.
+    They are selected before that projection, so no tensor of batch x length x vocabulary ever exists.
     """
     inputs = batch.inputs
     if model.config.is_encoder_decoder:
@@ -112,23 +121,32 @@ def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
             hidden = hidden * model.config.d_model**-0.5
     else:
         hidden = model.base_model(**inputs, use_cache=False)[0]
-    return model.get_output_embeddings()(hidden[batch.predicts])
+    return hidden[batch.predicts]
 
 
 def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target token under teacher forcing, and whether it is the most likely one.
+    """Log-probability of each target token under teacher forcing, and whether no token is more likely.
+
+    One forward pass gives both. Logits are made for `LOGIT_ROWS` positions at a time, and kept only for gradients.
 
     Returns:
         (N,) nats, differentiable; (N,) bool.
     """
-    logits = target_logits(model, batch)
-    nll = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
-    return -nll, logits.detach().argmax(-1) == batch.targets
+    project, values, correct = model.get_output_embeddings(), [], []
+    batch = batch.to(model.device)
+    states = target_states(model, batch)
+    for piece, targets in zip(states.split(LOGIT_ROWS), batch.targets.split(LOGIT_ROWS), strict=True):
+        logits = project(piece).float()
+        values.append(-nn.functional.cross_entropy(logits, targets, reduction="none"))
+        logits = logits.detach()
+        correct.append(logits.gather(-1, targets[:, None])[:, 0] >= logits.amax(-1))
+    return torch.cat(values), torch.cat(correct)
 
 
 def sum_by_example(values: Tensor, batch: Batch) -> Tensor:
-    """Sum (N,) token values to (B,) example values."""
-    return torch.zeros(batch.size, dtype=values.dtype).index_add(0, batch.example, values)
+    """Sum (N,) token values to (B,) example values, on the device of the values."""
+    zeros = torch.zeros(batch.size, dtype=values.dtype, device=values.device)
+    return zeros.index_add(0, batch.example.to(values.device), values)
 
 
 def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> PreTrainedModel:

@@ -22,7 +22,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], name: str, settings: dict
     rate, decay = settings["learning_rate"], settings["weight_decay"] if name != "adafactor" else 0.0
     if name == "adamw":
         betas, eps = tuple(settings.get("betas", (0.9, 0.999))), settings.get("eps", 1e-8)
-        return torch.optim.AdamW(parameters, lr=rate, betas=betas, eps=eps, weight_decay=decay)
+        return torch.optim.AdamW(parameters, lr=rate, betas=betas, eps=eps, weight_decay=decay, fused=True)
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=settings["momentum"], weight_decay=decay)
     if name == "adafactor":

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import sacrebleu
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from unlearning.models import Encoded, collate, sum_by_example, token_log_likelihoods
+from unlearning.models import Batch, Encoded, collate, sum_by_example, token_log_likelihoods
+
+BATCH_TOKENS = 1024  # padded tokens of a scoring batch: small enough for the caches, large enough for the matrices
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,60 @@ def example_lengths(examples: Sequence[Encoded]) -> np.ndarray:
     return np.array([(len(source), len(target)) for source, target in examples]).reshape(-1, 2)
 
 
-@torch.no_grad()
-def score(model: PreTrainedModel, examples: Sequence[Encoded], *, batch_tokens: int = 4096) -> Scores:
-    """Score every example by teacher forcing; one forward pass gives both measures. Order is kept."""
+@dataclass(frozen=True)
+class Prepared:
+    """Examples collated once, for as many passes as there will be: batches of like length, hence of little padding.
+
+    Attributes:
+        batches: the examples in order of length.
+        place: (n,) where each example stands in that order.
+        n_tokens: (n,) target tokens of each example.
+    """
+
+    batches: list[Batch]
+    place: Tensor
+    n_tokens: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Number of examples n."""
+        return len(self.n_tokens)
+
+
+def prepare(examples: Sequence[Encoded], config: PretrainedConfig, *, batch_tokens: int = BATCH_TOKENS) -> Prepared:
+    """Sort by length, cut into batches of at most `batch_tokens` padded tokens, collate for a model of this config."""
     lengths = example_lengths(examples)
-    log_likelihood = np.empty(len(examples), dtype=np.float32)
-    n_correct = np.empty(len(examples), dtype=np.int32)
     by_length = np.argsort(lengths.sum(axis=1), kind="stable")
-    for rows in padded_batches(by_length, lengths, budget=batch_tokens):
-        batch = collate([examples[i] for i in rows], model.config)
-        values, correct = token_log_likelihoods(model, batch)
-        log_likelihood[rows] = sum_by_example(values, batch).numpy()
-        n_correct[rows] = sum_by_example(correct.float(), batch).numpy()
-    return Scores(log_likelihood, n_correct, lengths[:, 1])
+    parts = padded_batches(by_length, lengths, budget=batch_tokens)
+    batches = [collate([examples[i] for i in rows], config) for rows in parts]
+    return Prepared(batches, torch.from_numpy(np.argsort(by_length)), lengths[:, 1])
+
+
+def log_likelihoods(model: PreTrainedModel, examples: Prepared) -> tuple[Tensor, Tensor]:
+    """Log-likelihood and number of most likely target tokens of each example, in their order.
+
+    Returns:
+        (n,) nats, differentiable (one graph over all batches); (n,) counts.
+    """
+    values, counts = [], []
+    for batch in examples.batches:
+        tokens, correct = token_log_likelihoods(model, batch)
+        values.append(sum_by_example(tokens, batch))
+        counts.append(sum_by_example(correct.float(), batch))
+    place = examples.place.to(values[0].device)
+    return torch.cat(values)[place], torch.cat(counts)[place]
+
+
+@torch.no_grad()
+def score(
+    model: PreTrainedModel, examples: Sequence[Encoded] | Prepared, *, batch_tokens: int = BATCH_TOKENS
+) -> Scores:
+    """Score every example by teacher forcing; one forward pass gives both measures. Order is kept."""
+    ready = examples if isinstance(examples, Prepared) else prepare(examples, model.config, batch_tokens=batch_tokens)
+    if not ready.size:
+        return Scores(np.empty(0, np.float32), np.empty(0, np.int32), ready.n_tokens)
+    values, counts = log_likelihoods(model, ready)
+    return Scores(values.cpu().numpy(), counts.cpu().numpy().astype(np.int32), ready.n_tokens)
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -83,7 +127,7 @@ def bleu(
     examples: Sequence[Encoded],
     *,
     max_new_tokens: int,
-    batch_size: int = 100,
+    batch_size: int = 200,
 ) -> float:
     """Corpus BLEU (sacrebleu, 0 to 100) of greedy translations of an encoder-decoder model; NaN for others."""
     if not model.config.is_encoder_decoder:
@@ -92,7 +136,7 @@ def bleu(
     hypotheses, references = [], []
     for start in range(0, len(order), batch_size):
         chunk = [examples[i] for i in order[start : start + batch_size]]
-        inputs = collate(chunk, model.config).inputs
+        inputs = collate(chunk, model.config).to(model.device).inputs
         out = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],

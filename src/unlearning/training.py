@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from unlearning.models import Encoded, collate, token_log_likelihoods
+from unlearning.models import Batch, Encoded, collate, token_log_likelihoods
 from unlearning.scoring import example_lengths, padded_batches
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 POOL_BATCHES = (
     16  # rows are sorted by length only inside a pool of so many batches: little padding, same order
@@ -58,6 +62,34 @@ def learning_rate_factor(step: int, *, warmup: int, total: int, schedule: str) -
     return 1.0 if schedule == "constant" else (total - step) / max(1, total - warmup)
 
 
+class _NegativeLogLikelihood(nn.Module):
+    """The training loss as a module, so that what wraps modules (data-parallel, sharded) sees its forward pass."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(N,) negative log-likelihoods of a batch's target tokens, nats."""
+        return -token_log_likelihoods(self.model, batch)[0]
+
+
+class _OneProcess:
+    """What `fit` asks of an Accelerator, for the usual case of one process and one device."""
+
+    process_index, num_processes = 0, 1
+    clip_grad_norm_ = staticmethod(nn.utils.clip_grad_norm_)
+
+    def prepare(self, *parts):
+        return parts
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def reduce(self, value: Tensor) -> Tensor:
+        return value
+
+
 def fit(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
@@ -72,6 +104,7 @@ def fit(
     clip_norm: float | None,
     precision: str,
     seed: int,
+    accelerator: "Accelerator | None" = None,
 ) -> Iterator[Epoch]:
     """Train in place; yields after every epoch, so that the caller can measure.
 
@@ -81,26 +114,34 @@ def fit(
         loss: `mean` or `sum` of the negative log-likelihood over the batch's target tokens.
         precision: `float32`, or a lower one for the forward pass (autocast); master weights are always fp32.
         seed: decides data order and dropout, nothing else.
+        accelerator: of HF Accelerate, to train one model over several devices: each process takes its share of the
+            rows of every batch, so that a step is that of one process up to rounding. Launch by `accelerate launch`.
     """
+    accelerator = accelerator or _OneProcess()
+    share, world = accelerator.process_index, accelerator.num_processes
+    nll_of, optimizer = accelerator.prepare(_NegativeLogLikelihood(model), optimizer)
     lengths = example_lengths(universe)
     plan = [epoch_batches(rows, lengths, budget=batch_tokens, seed=seed, epoch=e) for e in range(epochs)]
     total, peak, step = sum(map(len, plan)), optimizer.param_groups[0]["lr"], 0
     torch.manual_seed(seed)
     for epoch, batches in enumerate(plan, start=1):
         model.train()
-        nats, tokens = 0.0, 0
+        nats, tokens = torch.zeros((), dtype=torch.float64), 0
         for batch_rows in batches:
             factor = learning_rate_factor(step, warmup=warmup_steps, total=total, schedule=schedule)
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
-            batch = collate([universe[i] for i in batch_rows], model.config)
-            with torch.autocast("cpu", dtype=getattr(torch, precision), enabled=precision != "float32"):
-                nll = -token_log_likelihoods(model, batch)[0]
+            mine, n_tokens = batch_rows[share::world], int(lengths[batch_rows, 1].sum())
+            # a process without a row takes part with one that weighs nothing
+            batch = collate([universe[i] for i in (mine if len(mine) else batch_rows[:1])], model.config)
+            with torch.autocast(model.device.type, dtype=getattr(torch, precision), enabled=precision != "float32"):
+                nll = nll_of(batch).sum() * (1.0 if len(mine) else 0.0)
             optimizer.zero_grad()
-            (nll.sum() if loss == "sum" else nll.mean()).backward()
+            # what several processes do to gradients is to average them
+            accelerator.backward(nll * world if loss == "sum" else nll * (world / n_tokens))
             if clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+                accelerator.clip_grad_norm_(nll_of.parameters(), clip_norm)
             optimizer.step()
-            nats, tokens, step = nats + float(nll.detach().sum()), tokens + len(nll), step + 1
+            nats, tokens, step = nats + nll.detach().cpu(), tokens + n_tokens, step + 1
         model.eval()
-        yield Epoch(epoch, nats / tokens, step)
+        yield Epoch(epoch, float(accelerator.reduce(nats.to(model.device))) / tokens, step)

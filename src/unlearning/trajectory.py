@@ -13,9 +13,8 @@ from unlearning.ascent import State, ascend
 from unlearning.data.groups import Group
 from unlearning.data.tables import log_likelihood_rows, performance_row
 from unlearning.metrics import steps_to_forget
-from unlearning.models import Batch, collate, token_log_likelihoods
 from unlearning.optimizers import update_statistics
-from unlearning.scoring import Scores, bleu, example_lengths, score
+from unlearning.scoring import Prepared, Scores, bleu, example_lengths, log_likelihoods, prepare, score
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ def follow(
         settings: `k_max`, `beyond`, `follow_every`, `batch`.
         steps: fixed number of steps (placebo), or None.
     """
-    batches = ascent_batches(probes.forget, model, settings["batch"], seed=seed)
-    states = ascend(model, optimizer, batches, reduction=method["loss"], clip_norm=method.get("clip_norm"))
+    updates = ascent_updates(probes.forget, model, settings["batch"], seed=seed)
+    states = ascend(model, optimizer, updates, reduction=method["loss"], clip_norm=method.get("clip_norm"))
     whole = settings["batch"] == "whole"
     watch = _Watch(probes, settings, reference, last=settings["k_max"] if steps is None else steps)
     watch.placebo = steps is not None
@@ -85,7 +84,7 @@ def follow(
             first.compare(model)
         if state.step in (1, 5):
             watch.note_update(state.step, optimizer)
-        scores = _as_scores(state, probes.forget) if whole else score(model, probes.forget.encoded)
+        scores = _as_scores(state, probes.forget) if whole else watch.score(model, probes.forget)
         if not watch.measure(model, optimizer, state.step, scores):
             break
     watch.result.facts = {"learning_rate": method["learning_rate"], **watch.facts(), **first.facts()}
@@ -102,6 +101,14 @@ class _Watch:
         self.k_star, self.status, self.placebo = float("nan"), "censored", False
         self.previous: dict | None = None
         self.updates: dict = {}
+        self.prepared: dict[tuple[str, ...], Prepared] = {}
+
+    def score(self, model: PreTrainedModel, group: Group) -> Scores:
+        """Score a group; it is collated the first time it is asked for."""
+        ids = tuple(group.ids)
+        if ids not in self.prepared:
+            self.prepared[ids] = prepare(group.encoded, model.config)
+        return score(model, self.prepared[ids])
 
     def note_update(self, name: int | str, optimizer: torch.optim.Optimizer) -> None:
         self.updates[name] = update_statistics(optimizer)
@@ -154,21 +161,21 @@ class _Watch:
         self._split(model, step, "retain", probes.retain)
         if everything:
             self._population(model, step, len(probes.population.ids))
-            translated = probes.heldout.first(probes.bleu_sentences).encoded
-            quality = bleu(model, probes.tokenizer, translated, max_new_tokens=64)
-            self.result.splits.append((step, "heldout_bleu", score(model, translated), quality))
+            translated = probes.heldout.first(probes.bleu_sentences)
+            quality = bleu(model, probes.tokenizer, translated.encoded, max_new_tokens=64)
+            self.result.splits.append((step, "heldout_bleu", self.score(model, translated), quality))
 
     def _split(self, model, step: int, name: str, group: Group) -> None:
         if any(done[:2] == (step, name) for done in self.result.splits):
             return
-        self.result.splits.append((step, name, score(model, group.encoded), float("nan")))
+        self.result.splits.append((step, name, self.score(model, group), float("nan")))
 
     def _population(self, model, step: int, n: int) -> None:
         group = self.probes.population.first(n)
         if not group.ids:
             return
         self.result.scores = [r for r in self.result.scores if r[0] != step or r[1].ids[:1] != group.ids[:1]]
-        self.result.scores.append((step, group, score(model, group.encoded)))
+        self.result.scores.append((step, group, self.score(model, group)))
 
     def facts(self) -> dict:
         """Columns of the runs table that this watch knows."""
@@ -184,14 +191,17 @@ class _FirstUpdate:
     """Predicted against observed change of held-out loss by the first update, and the cosine of the gradients."""
 
     def __init__(self, model: PreTrainedModel, heldout: Group):
-        self.batch = collate(heldout.encoded, model.config)
+        self.heldout = prepare(heldout.encoded, model.config)
         self.before = [p.detach().clone() for p in model.parameters()]
         self.loss, self.gradient = self._loss_and_gradient(model)
         self.values = (float("nan"),) * 3
 
     def _loss_and_gradient(self, model: PreTrainedModel) -> tuple[float, list[torch.Tensor]]:
-        loss = -token_log_likelihoods(model, self.batch)[0].mean()
+        loss = self._loss(model)
         return float(loss.detach()), list(torch.autograd.grad(loss, list(model.parameters())))
+
+    def _loss(self, model: PreTrainedModel) -> torch.Tensor:
+        return -log_likelihoods(model, self.heldout)[0].sum() / int(self.heldout.n_tokens.sum())
 
     def compare(self, model: PreTrainedModel) -> None:
         """Call at step 1, while the parameters' gradients are still those of the first update."""
@@ -204,7 +214,7 @@ class _FirstUpdate:
         dot = -sum(float((p.grad * g).sum()) for p, g in zip(parameters, self.gradient, strict=True))
         norms = [_norm(p.grad for p in parameters), _norm(self.gradient)]
         with torch.no_grad():
-            after = float(-token_log_likelihoods(model, self.batch)[0].mean())
+            after = float(self._loss(model))
         self.values = (moved, after - self.loss, dot / (norms[0] * norms[1]))
 
     def facts(self) -> dict:
@@ -216,17 +226,17 @@ def _norm(tensors: Iterable[torch.Tensor]) -> float:
     return sum(float(t.square().sum()) for t in tensors) ** 0.5
 
 
-def ascent_batches(forget: Group, model: PreTrainedModel, batch: str | int, *, seed: int) -> Iterator[Batch]:
-    """Endless batches: the whole set each time, or `batch` examples of it, reshuffled in each pass."""
+def ascent_updates(forget: Group, model: PreTrainedModel, batch: str | int, *, seed: int) -> Iterator[Prepared]:
+    """The examples of each update, without end: the whole set each time, or `batch` of it, reshuffled in each pass."""
     if batch == "whole":
-        fixed = collate(forget.encoded, model.config)
+        fixed = prepare(forget.encoded, model.config)
         while True:
             yield fixed
     generator = np.random.default_rng(seed)
     while True:
         order = generator.permutation(len(forget.ids))
         for start in range(0, len(order), int(batch)):
-            yield collate([forget.encoded[i] for i in order[start : start + int(batch)]], model.config)
+            yield prepare([forget.encoded[i] for i in order[start : start + int(batch)]], model.config)
 
 
 def _as_scores(state: State, forget: Group) -> Scores:

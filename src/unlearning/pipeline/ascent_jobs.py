@@ -14,7 +14,7 @@ from unlearning.metrics import steps_to_forget
 from unlearning.models import load_model
 from unlearning.optimizers import load_state, make_optimizer
 from unlearning.pipeline.train_jobs import SOURCES as TRAIN_SOURCES
-from unlearning.trajectory import Probes, ascent_batches, follow
+from unlearning.trajectory import Probes, ascent_updates, follow
 
 SOURCES = (*TRAIN_SOURCES, *(f"unlearning.{m}" for m in ("ascent", "effects", "metrics", "trajectory")))
 
@@ -31,6 +31,7 @@ def pilot_ascents(
     settings: dict,
     seed: int,
     threads: int,
+    device: str,
     key: dict,
 ) -> None:
     """k* of the pilot set at the learning rates of a grid, from the largest down to the first with k* >= `low`.
@@ -42,16 +43,16 @@ def pilot_ascents(
     forget = StudyData(data).group("pilot")
     rows = []
     for rate in sorted(grid, reverse=True):
-        model = load_model(Path(folder) / "model", dropout=settings["dropout"])
+        model = load_model(Path(folder) / "model", dropout=settings["dropout"]).to(device)
         optimizer = make_optimizer(model.parameters(), method["optimizer"], {**method, "learning_rate": rate})
         if method.get("restored"):
             load_state(
                 optimizer, Path(folder) / "optimizer.safetensors", freeze=method["freeze_second_moment"]
             )
-        batches = ascent_batches(forget, model, settings["batch"], seed=seed)
+        updates = ascent_updates(forget, model, settings["batch"], seed=seed)
         exposure = []
         for state in ascend(
-            model, optimizer, batches, reduction=method["loss"], clip_norm=method.get("clip_norm")
+            model, optimizer, updates, reduction=method["loss"], clip_norm=method.get("clip_norm")
         ):
             exposure.append(float(state.log_likelihood.mean()) - float(np.mean(reference)))
             if not exposure[-1] > 0 or state.step == settings["k_max"]:
@@ -77,6 +78,7 @@ def unlearn_model(
     steps: int | None,
     seed: int,
     threads: int,
+    device: str,
     key: dict,
     followed: int,
 ) -> None:
@@ -95,7 +97,7 @@ def unlearn_model(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     study = StudyData(data)
-    model = load_model(Path(folder) / "model", dropout=settings["dropout"])
+    model = load_model(Path(folder) / "model", dropout=settings["dropout"]).to(device)
     optimizer = make_optimizer(model.parameters(), method["optimizer"], method)
     if method.get("restored"):
         freeze = method["freeze_second_moment"]

@@ -26,7 +26,7 @@ from unlearning.pipeline import stages
 from unlearning.pipeline.normalise import normalise
 from unlearning.pipeline.tasks import default_workers
 
-# Read by the kernel and the processes it starts. One instruction set for all machines, no network, fixed hashes.
+# Read by the kernel and the processes it starts: no network, fixed hashes, freed memory kept for the next step.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "IPYKERNEL_CELL_NAME": "<cell>",
@@ -34,9 +34,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "MKL_CBWR": "AVX2",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -46,6 +45,9 @@ ENVIRONMENT = {
     "TQDM_MININTERVAL": "10",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
+
+# One instruction set for all machines, so that their numbers agree; bfloat16 needs a newer one.
+ONE_INSTRUCTION_SET = {"MKL_CBWR": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 # A cell that is run behind the notebook's last one and not kept: which package modules the kernel has imported.
 PROBE = """
@@ -142,7 +144,7 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT if params.get("precision") == "bfloat16" else ENVIRONMENT | ONE_INSTRUCTION_SET)
     _show_log()
     try:
         with _sockets() as config:

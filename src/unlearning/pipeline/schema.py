@@ -96,7 +96,7 @@ class Model(Block):
     d_ff: Positive
     num_heads: Positive
     num_layers: Positive
-    feed_forward_proj: Literal["gated-gelu", "relu"]
+    feed_forward_proj: Literal["gated-gelu", "gated-gelu_pytorch_tanh", "relu"]
     tie_word_embeddings: bool
 
 
@@ -243,7 +243,8 @@ class Settings(Block):
     track: str
     seed: NotNegative
     threads_per_task: Positive
-    precision: Literal["float32"]
+    precision: Literal["float32", "bfloat16"]
+    device: Literal["cpu", "cuda"]
     corpus: Corpus
     forget_sets: Annotated[dict[Name, Annotated[DrawnSet | OwnSet, Field(discriminator="kind")]], Field(min_length=1)]
     populations: Populations

@@ -3,33 +3,45 @@
 A task is a call of one function; what it writes lands in a folder whose name is the hash of everything that
 decides it. A folder that is there is finished (it appears by an atomic rename), so a task is never repeated,
 and a killed stage goes on at its last finished task. What comes out may not depend on how many tasks run side
-by side: every task runs in a process of its own pool, with the same number of threads, also when it is alone.
+by side, nor where: every task runs in a child process, with the same number of threads, also when it is alone.
+
+joblib hands the tasks out. UNLEARNING_ENGINE says to whom: `processes` of this machine (joblib's loky), or the
+machines of a `ray` cluster, which share this folder under the same path (docs/cluster.md).
 """
 
-import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, parent_process
+from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import ParallelBackendBase
 from tqdm import tqdm
 
 from unlearning.errors import StudyError
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
 SECONDS = ".seconds"  # in a task's folder: how long it took
+ATTEMPTS = 2  # of a task whose worker dies; an exception would only come again, so it is not tried again
+KILLED = (
+    f"its process, or one beside it, was killed in each of {ATTEMPTS} attempts, most likely for lack of memory. "
+    "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
+)
+Todo = list[tuple[Path, dict[str, Any]]]  # folder and arguments of each unfinished task
+Outcomes = Iterator[tuple[Path, str | None]]  # folder of each task as it ends, and what went wrong, if anything
 
 
 def hash_files(*paths: str | Path) -> str:
@@ -54,9 +66,8 @@ def hash_files(*paths: str | Path) -> str:
 
 def source_hash(*modules: ModuleType | str) -> str:
     """SHA-256 of the source of modules, given as modules or by their dotted names."""
-    names = sorted(m if isinstance(m, str) else m.__name__ for m in modules)
     digest = hashlib.sha256()
-    for name in names:
+    for name in sorted(m if isinstance(m, str) else m.__name__ for m in modules):
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             raise StudyError(f"module {name} has no source to hash")
@@ -76,18 +87,12 @@ def _as_text(value: object) -> str:
     raise TypeError(f"a task's arguments and key are plain values or paths, not {type(value).__name__}")
 
 
-def default_workers() -> int:
-    """Tasks side by side: UNLEARNING_WORKERS, or the number of processors this process may use.
-
-    Raises:
-        StudyError: UNLEARNING_WORKERS is not a positive integer.
-    """
+def default_workers(otherwise: int | None = None) -> int:
+    """Tasks side by side: UNLEARNING_WORKERS; where that is not set, `otherwise` or the processors we may use."""
     asked = os.environ.get("UNLEARNING_WORKERS", "").strip()
-    if not asked:
-        return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1)
-    if not asked.isdigit() or int(asked) < 1:
+    if asked and (not asked.isdigit() or int(asked) < 1):
         raise StudyError(f"UNLEARNING_WORKERS must be a positive integer, not {asked!r}")
-    return int(asked)
+    return int(asked) if asked else otherwise or cpu_count()
 
 
 def run_tasks(
@@ -107,51 +112,99 @@ def run_tasks(
         tasks: keyword arguments of each call: plain values or paths.
         scratch: folder of the finished tasks, kept between runs and known to nobody else.
         key: what else decides a result: parameters, hashes of input files and of module sources.
-        workers: tasks side by side; default UNLEARNING_WORKERS or the number of processors.
+        workers: tasks side by side; default UNLEARNING_WORKERS, or as many as there are processors.
         threads: of each task (BLAS, OpenMP); part of the setting, never of the machine.
         description: what one task is, as it shall stand in "model 3 of 16".
 
-    Returns:
-        The folder of each task, in the order of `tasks`.
-
     Raises:
-        StudyError: one or more tasks failed; the finished ones are kept.
+        StudyError: one or more tasks failed (the finished ones are kept), or there is no such engine.
     """
+    engines = {"processes": _on_this_machine, "ray": _on_the_cluster}
+    asked = os.environ.get("UNLEARNING_ENGINE", "").strip() or "processes"
+    if asked not in engines:
+        raise StudyError(f"UNLEARNING_ENGINE must be one of {', '.join(engines)}, not {asked!r}")
+    engine = functools.partial(engines[asked], function, workers=workers, threads=threads)
     scratch = Path(scratch)
     scratch.mkdir(parents=True, exist_ok=True)
     folders = [scratch / task_hash(function, task, [key, threads]) for task in tasks]
     todo = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
-    if todo:
-        workers = min(workers or default_workers(), len(todo))
-        failures = _run(function, todo, workers, threads, len(set(folders)), description)
-        if failures:
-            raise StudyError(_explain(failures, description))
+    total = len(set(folders))
+    with closing(_attempts(engine, todo, description)) as outcomes:  # on Ctrl-C workers are torn down at once
+        ended = _progress(outcomes, total, total - len(todo), description)
+        failures = [f"{description} {todo[folder]}:\n{problem.rstrip()}" for folder, problem in ended if problem]
+    if failures:
+        count = f"{len(failures)} {description} task(s)"
+        raise StudyError(f"{count} failed; finished ones are kept. First failure, {failures[0]}")
     _log(folders, description)
     return folders
 
 
-def _run(
-    function: Callable[..., Any],
-    todo: dict[Path, dict[str, Any]],
-    workers: int,
-    threads: int,
-    total: int,
-    description: str,
-) -> list[str]:
-    """Run tasks in a pool of processes; return the texts of those that failed."""
-    failures: list[str] = []
-    with _environment(threads), _pool(workers) as pool:
-        futures = {pool.submit(_run_one, function, folder, task): task for folder, task in todo.items()}
-        for future in _progress(as_completed(futures), total, total - len(todo), description):
-            problem = _problem(future)
-            if problem:
-                failures.append(f"{description} {futures[future]}:\n{problem}")
-    return failures
+def _attempts(engine: Callable[..., Outcomes], todo: dict[Path, dict[str, Any]], description: str) -> Outcomes:
+    """The outcome of every task. Those that an engine gives no outcome for (a worker died) get another attempt."""
+    left = dict(todo)
+    for attempt in range(ATTEMPTS):
+        if attempt and left:
+            tqdm.write(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr)
+        if left:
+            with closing(engine(list(left.items()))) as outcomes:
+                for folder, problem in outcomes:
+                    del left[folder]
+                    yield folder, problem
+    for folder in left:
+        yield folder, KILLED
 
 
-def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any]) -> str | None:
+def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
+    """Tasks in loky's processes; it ends early when one of them dies, because loky then stops all of them."""
+    workers = min(workers or default_workers(), len(todo))
+    # With one job joblib would compute in this very process. Two jobs, handed out one at a time, are one at work.
+    pool = {"n_jobs": max(workers, 2), "inner_max_num_threads": threads}
+    watch = {"initializer": _leave_without, "initargs": (os.getpid(),)}
+    try:
+        with suppress(TerminatedWorkerError), parallel_config("loky", **pool, **watch):
+            run = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
+            yield from run(delayed(_run_one)(function, folder, task, Path.cwd()) for folder, task in todo)
+    finally:  # loky keeps its processes for the next call, which may find other sources: modules are loaded once
+        get_reusable_executor(kill_workers=True).shutdown(kill_workers=True)
+
+
+def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
+    """Tasks on the machines of a Ray cluster: RAY_ADDRESS, else the one that runs here, else a new one here.
+
+    Each task is a Ray task that takes `threads` processors; a thread of joblib here waits for it. So Ray finds a
+    free machine for each, machines may come and go, and a worker's death costs the others nothing. (Ray's own
+    backend for joblib deals tasks out in turn, also to busy workers, and stops all of them when one dies.)
+    """
+    try:
+        import ray
+        from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
+    except ImportError:
+        raise StudyError("UNLEARNING_ENGINE=ray, but Ray is not installed: pip install -e '.[ray]'") from None
+    variables = dict.fromkeys(ParallelBackendBase.MAX_NUM_THREADS_VARS, str(threads))  # those that joblib sets, too
+    ray.init(runtime_env={"env_vars": variables}, logging_level="warning")
+    # max_calls: a fresh process for each task. max_retries: further attempts are ours to make, and to count.
+    remote = ray.remote(num_cpus=threads, max_calls=1, max_retries=0, scheduling_strategy="SPREAD")(_run_one)
+
+    def outcome(folder: Path, task: dict[str, Any]) -> tuple[Path, str | None] | None:
+        try:
+            return ray.get(remote.remote(function, folder, task, Path.cwd()))
+        except (LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError):
+            return None
+
+    try:
+        pool = {"n_jobs": workers or default_workers(len(todo)), "backend": "threading", "batch_size": 1}
+        run = Parallel(**pool, return_as="generator_unordered")
+        yield from filter(None, run(delayed(outcome)(folder, task) for folder, task in todo))
+    finally:
+        ray.shutdown()  # ends what still runs, too
+
+
+def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any], home: Path) -> tuple[Path, str | None]:
     """In the child: one task, into a temporary folder that is renamed when all is written."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    os.chdir(home)  # a cluster's workers start elsewhere, and paths are relative to the study's folder
+    if folder.is_dir():  # finished, but its worker died before it could say so
+        return folder, None
+    partial = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
     for stale in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(stale, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -159,9 +212,9 @@ def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any]) -
     try:
         function(partial, **task)
     except StudyError as error:
-        return str(error)
+        return folder, str(error)
     except Exception:
-        return traceback.format_exc()
+        return folder, traceback.format_exc()
     (partial / SECONDS).write_text(f"{time.monotonic() - started:.1f}\n", encoding="utf-8")
     try:
         partial.rename(folder)
@@ -169,7 +222,18 @@ def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any]) -
         if not folder.is_dir():
             raise
         shutil.rmtree(partial)
-    return None
+    return folder, None
+
+
+def _leave_without(parent: int) -> None:
+    """In the child: leave when the parent is gone (killed), so that no orphan works on beside a new run."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _log(folders: Sequence[Path], description: str) -> None:
@@ -180,62 +244,6 @@ def _log(folders: Sequence[Path], description: str) -> None:
         line = {"task": description, "count": len(folders), "seconds_each": round(sum(seconds) / len(seconds), 1)}
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-
-
-def _problem(future: "Future[str | None]") -> str | None:
-    try:
-        return future.result()
-    except BrokenExecutor:
-        return (
-            "its process was killed from outside, most likely for lack of memory. "
-            "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
-        )
-
-
-def _explain(failures: list[str], description: str) -> str:
-    count = "one" if len(failures) == 1 else str(len(failures))
-    return f"{count} {description} task(s) failed; finished ones are kept. First failure, {failures[0].rstrip()}"
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes that is torn down at once on any exception (also Ctrl-C)."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_die_with_parent)
-    try:
-        yield pool
-    except BaseException:
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-def _die_with_parent() -> None:
-    """In the child: leave when the parent is gone (killed), so that no orphan works on beside a new run."""
-
-    def watch() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """Thread counts for children, restored afterwards (children read them when they start)."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _progress(done: Iterable[Any], total: int, finished: int, description: str) -> Iterator[Any]:

@@ -53,6 +53,7 @@ def train_model(
     holds: Sequence[str],
     seed: int,
     threads: int,
+    device: str,
     precision: str,
     key: dict,
     scored: Sequence[str],
@@ -72,9 +73,9 @@ def train_model(
     study = StudyData(data)
     if isinstance(start, dict):
         size = len(study.tokenizer)
-        model = new_t5(start, vocabulary_size=size, dropout=settings["dropout"], seed=seed)
+        model = new_t5(start, vocabulary_size=size, dropout=settings["dropout"], seed=seed).to(device)
     else:
-        model = load_model(start, dropout=settings["dropout"])
+        model = load_model(start, dropout=settings["dropout"]).to(device)
     optimizer = make_optimizer(model.parameters(), settings["optimizer"], settings)
     rows, names = universe(study, repetitions)
     mine = np.flatnonzero(np.isin(names, list(holds)))
