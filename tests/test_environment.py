@@ -50,6 +50,11 @@ def test_pyproject_and_lock_agree():
     assert not differing
 
 
+def test_the_cluster_engine_is_one_exact_version_that_only_those_who_ask_for_it_install():
+    (asked,) = project()["optional-dependencies"]["ray"]
+    assert re.fullmatch(r"ray==[0-9.]+", asked) and "ray" not in locked()
+
+
 def test_conda_users_get_the_same_python_and_the_same_lock():
     environment = YAML(typ="safe", pure=True).load((ROOT / "environment.yml").read_text())
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
@@ -73,7 +78,9 @@ def third_party(path):
 
 def test_every_package_that_the_code_imports_is_a_declared_dependency():
     imported = {n for p in (ROOT / "src").rglob("*.py") for n in third_party(p)} - set(sys.stdlib_module_names)
-    declared = {canonical(d.split("==")[0]) for d in project()["dependencies"]}
+    extras = project()["optional-dependencies"]
+    asked = project()["dependencies"] + extras["ray"] + extras["accelerate"]
+    declared = {canonical(d.split("==")[0]) for d in asked}
     missing = {n for n in imported - {"unlearning"} if canonical(NAMES.get(n, n)) not in declared}
     assert not missing
 

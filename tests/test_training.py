@@ -1,10 +1,17 @@
 """Batches, order and the training loop."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from tests import copies
 from tests.tiny import encoder_decoder, examples
+from unlearning.models import load_model
 from unlearning.optimizers import make_optimizer
 from unlearning.scoring import example_lengths, score
 from unlearning.training import epoch_batches, fit, learning_rate_factor
@@ -95,3 +102,19 @@ def test_lower_precision_of_the_forward_pass_leaves_fp32_weights_and_nearly_the_
     assert {p.dtype for p in low.parameters()} == {torch.float32}
     assert rounded[-1].loss == pytest.approx(exact[-1].loss, rel=0.02)
     assert any(not torch.equal(a, b) for a, b in zip(full.parameters(), low.parameters(), strict=True))
+
+
+def test_two_processes_of_accelerate_train_the_model_that_one_does(tmp_path):
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += ["-m", "tests.accelerated", str(tmp_path / str(processes))]
+        env = copies.environment(copies.ROOT) | {"PYTHONPATH": f"{copies.ROOT}{os.pathsep}{copies.ROOT / 'src'}"}
+        ran = subprocess.run(command, cwd=copies.ROOT, env=env, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+    for loss in ("mean", "sum"):
+        folders = [tmp_path / n / loss for n in ("1", "2")]
+        one, two = (json.loads((folder / "losses.json").read_text()) for folder in folders)
+        assert (one["processes"], two["processes"]) == (1, 2)
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+        alone, together = (load_model(folder).state_dict() for folder in folders)
+        assert all(torch.allclose(value, together[name], atol=1e-4) for name, value in alone.items())

@@ -156,7 +156,7 @@ def _attempts(engine: Callable[..., Outcomes], todo: dict[Path, dict[str, Any]],
 
 def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
     """Tasks in loky's processes; it ends early when one of them dies, because loky then stops all of them."""
-    workers = min(workers or default_workers(), len(todo))
+    workers = min(workers or default_workers(1 if _on_gpus(todo) else None), len(todo))
     # With one job joblib would compute in this very process. Two jobs, handed out one at a time, are one at work.
     pool = {"n_jobs": max(workers, 2), "inner_max_num_threads": threads}
     watch = {"initializer": _leave_without, "initargs": (os.getpid(),)}
@@ -171,7 +171,8 @@ def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | No
 def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
     """Tasks on the machines of a Ray cluster: RAY_ADDRESS, else the one that runs here, else a new one here.
 
-    Each task is a Ray task that takes `threads` processors; a thread of joblib here waits for it. So Ray finds a
+    Each task is a Ray task that takes `threads` processors, and a GPU of its own if its `device` is cuda (Ray shows
+    it no other); a thread of joblib here waits for it. So Ray finds a
     free machine for each, machines may come and go, and a worker's death costs the others nothing. (Ray's own
     backend for joblib deals tasks out in turn, also to busy workers, and stops all of them when one dies.)
     """
@@ -183,7 +184,8 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
     variables = dict.fromkeys(ParallelBackendBase.MAX_NUM_THREADS_VARS, str(threads))  # those that joblib sets, too
     ray.init(runtime_env={"env_vars": variables}, logging_level="warning")
     # max_calls: a fresh process for each task. max_retries: further attempts are ours to make, and to count.
-    remote = ray.remote(num_cpus=threads, max_calls=1, max_retries=0, scheduling_strategy="SPREAD")(_run_one)
+    takes = {"num_cpus": threads, "num_gpus": int(_on_gpus(todo))}
+    remote = ray.remote(**takes, max_calls=1, max_retries=0, scheduling_strategy="SPREAD")(_run_one)
 
     def outcome(folder: Path, task: dict[str, Any]) -> tuple[Path, str | None] | None:
         try:
@@ -197,6 +199,11 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
         yield from filter(None, run(delayed(outcome)(folder, task) for folder, task in todo))
     finally:
         ray.shutdown()  # ends what still runs, too
+
+
+def _on_gpus(todo: Todo) -> bool:
+    """Do these tasks compute on GPUs?"""
+    return any(task.get("device") == "cuda" for _, task in todo)
 
 
 def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any], home: Path) -> tuple[Path, str | None]:

@@ -13,11 +13,11 @@ import pandas as pd
 from unlearning import metrics
 from unlearning.reading import rates
 from unlearning.reading.questions import BESIDE, CLAIMS, COLUMNS, NOT_COMPUTED, Question, decide, make_row
-from unlearning.reading.study import Run, Study
+from unlearning.reading.study import OTHER_RATES, Run, Study
 from unlearning.reading.summaries import run_table
 from unlearning.stats import SignTest, fisher_z, sign_test_by_bounds
 
-LEARNING_RATES = {"½": "-half", "1": "", "2": "-double"}  # arms that are a headline arm at another learning rate
+LEARNING_RATES = {"½": OTHER_RATES["½"], "1": "", "2": OTHER_RATES["2"]}  # what such an arm's name ends in
 
 
 def c1(q: Question) -> list[dict]:
