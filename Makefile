@@ -12,7 +12,7 @@ ifneq ($(WORKERS),)
 export UNLEARNING_WORKERS := $(WORKERS)
 endif
 
-.PHONY: help env doctor plan repro figures rerun readme compare verify test test-fast smoke lint speed clean
+.PHONY: help env doctor plan repro figures rerun readme compare verify test test-fast smoke lint speed bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -73,6 +73,11 @@ lint: env  ## ruff, on code and notebooks
 
 speed: env  ## time the reference matrix product and keep it in results/runs/machine.json
 	@python -m unlearning.pipeline.doctor --speed
+
+bench: env  ## how fast, beside other ways to do the same (benchmarks/README.md); needs an idle machine
+	@test -d data/corpus || dvc repro -q forget_sets
+	python -m benchmarks.run
+	python -m benchmarks.growth
 
 clean:  ## forget models and ascents kept for resuming (not the data, models or results)
 	rm -rf scratch
