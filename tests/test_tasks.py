@@ -65,7 +65,68 @@ def test_a_failed_task_leaves_nothing_that_looks_finished(tmp_path):
 
 def test_a_killed_task_is_explained_by_memory_and_workers(tmp_path):
     with pytest.raises(StudyError, match=r"memory(.|\n)*UNLEARNING_WORKERS=1"):
-        run_tasks(task_functions.die, [{"number": 1}], scratch=tmp_path, key="k", workers=1)
+        run_tasks(
+            task_functions.die, [{"number": 1, "log": str(tmp_path / "l")}], scratch=tmp_path / "s", key="k", workers=1
+        )
+
+
+def test_a_task_whose_worker_is_killed_once_is_tried_again_and_the_run_succeeds(tmp_path, capfd):
+    log = tmp_path / "log.txt"
+    tasks = [{"number": n, "log": str(log), "deadly": 3} for n in (1, 2, 3, 4)]
+    folders = run_tasks(task_functions.die_once, tasks, scratch=tmp_path / "scratch", key="k", workers=1)
+    assert [(f / "number.txt").read_text() for f in folders] == ["1", "2", "3", "4"]
+    assert executions(tmp_path) == [1, 2, 3, 3, 4]
+    assert "a worker was killed: 2 task task(s) start again" in capfd.readouterr().err
+
+
+def test_a_task_is_killed_twice_before_it_is_given_up(tmp_path):
+    with pytest.raises(StudyError, match="in each of 2 attempts"):
+        run_tasks(task_functions.die, [{"number": 1, "log": str(tmp_path / "log.txt")}], scratch=tmp_path, key="k")
+    assert executions(tmp_path) == [1, 1]
+
+
+def test_a_task_that_fails_by_itself_is_not_tried_again(tmp_path):
+    tasks = [{"number": n, "log": str(tmp_path / "log.txt")} for n in (1, 2)]
+    with pytest.raises(StudyError, match="ZeroDivisionError: division by zero"):
+        run_tasks(task_functions.divide_by_zero, tasks, scratch=tmp_path / "scratch", key="k", workers=2)
+    assert executions(tmp_path) == [1, 2]
+
+
+def test_what_a_task_says_goes_before_what_a_killed_one_cannot_say(tmp_path):
+    tasks = [{"number": 1, "log": str(tmp_path / "log.txt")}, {"number": 2, "log": str(tmp_path / "log.txt")}]
+    with pytest.raises(StudyError, match=r"2 task task\(s\) failed(.|\n)*First failure, (.|\n)*two is not allowed"):
+        run_tasks(task_functions.die_on_one_fail_on_two, tasks, scratch=tmp_path / "scratch", key="k", workers=2)
+
+
+@pytest.mark.parametrize(("workers", "together"), [(1, 1), (2, 2)])
+def test_as_many_tasks_run_side_by_side_as_there_are_workers_and_all_in_child_processes(tmp_path, workers, together):
+    tasks = [{"number": n} for n in range(6)]
+    folders = run_tasks(task_functions.span, tasks, scratch=tmp_path, key="k", workers=workers)
+    spans = [tuple(map(float, (f / "span.txt").read_text().split())) for f in folders]
+    at_once = [sum(other[0] <= began < other[1] for other in spans) for began, _, _ in spans]
+    assert max(at_once) == together
+    assert os.getpid() not in {int(pid) for _, _, pid in spans}
+
+
+def test_a_later_run_uses_no_process_of_an_earlier_one(tmp_path):
+    pids = []
+    for key in ("first", "second"):
+        folders = run_tasks(task_functions.span, [{"number": 1}], scratch=tmp_path, key=key, workers=1)
+        pids.append((folders[0] / "span.txt").read_text().split()[2])
+    assert pids[0] != pids[1] and not _alive(pids[0]) and not _alive(pids[1])
+
+
+def test_an_engine_that_does_not_exist_is_told_with_those_that_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARNING_ENGINE", "rya")
+    with pytest.raises(StudyError, match=r"UNLEARNING_ENGINE.*processes, ray.*'rya'"):
+        run_squares(tmp_path, [1])
+
+
+def test_a_missing_ray_is_told_with_the_mend(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARNING_ENGINE", "ray")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(StudyError, match=r"pip install -e '\.\[ray\]'"):
+        run_squares(tmp_path, [1])
 
 
 def test_threads_of_a_task_do_not_depend_on_the_workers(tmp_path):
@@ -81,7 +142,8 @@ def test_threads_of_a_task_do_not_depend_on_the_workers(tmp_path):
         assert {(f / "threads.txt").read_text() for f in folders} == {"1"}
 
 
-def test_a_killed_run_leaves_no_process_at_work(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_killed_or_interrupted_run_leaves_no_process_at_work(tmp_path, sent):
     marker = tmp_path / "marker"
     code = (
         "from tests import task_functions; from unlearning.pipeline.tasks import run_tasks\n"
@@ -94,8 +156,8 @@ def test_a_killed_run_leaves_no_process_at_work(tmp_path):
     while not (marker.exists() and marker.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     child = int(marker.read_text())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent.send_signal(sent)
+    parent.wait(timeout=30)
     while Path(f"/proc/{child}").exists() and _alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(child)
@@ -135,4 +197,5 @@ def test_hashing_what_is_not_there_names_it_and_the_mend(tmp_path):
 
 
 def test_the_hash_of_sources_does_not_depend_on_their_order():
-    assert source_hash("unlearning.pipeline.tasks", "unlearning.errors") == source_hash("unlearning.errors", "unlearning.pipeline.tasks")
+    names = ["unlearning.pipeline.tasks", "unlearning.errors"]
+    assert source_hash(*names) == source_hash(*reversed(names))

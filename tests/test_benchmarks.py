@@ -1,0 +1,250 @@
+"""The benchmark at toy size: every arm runs, the gate shuts, and its tables say what was measured."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import extrapolation, gate, growth, ours, report, run, targets, workloads
+from benchmarks.arms import ARMS
+from benchmarks.clock import with_peak
+from benchmarks.exponents import exponent, exponents
+from benchmarks.growth_cases import Factor, _job, train_models
+from benchmarks.processes import MEMORY_KEPT, Job, crews
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    made = workloads.toy(folder)
+    made.save(folder)
+    return made
+
+
+@pytest.fixture
+def folder(work):
+    return Path(work.start).parent
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def set_up(arm, work):
+    module, _, name = arm.job.function.partition(":")
+    return getattr(__import__(module, fromlist=[name]), name)(work, **arm.job.options)
+
+
+def test_what_a_workload_writes_it_reads_again(work, folder):
+    assert workloads.load(folder) == work
+
+
+def test_the_gate_finds_that_all_arms_compute_the_same(work):
+    table = gate.check(work)
+    assert table["equal"].all(), table[~table["equal"]]
+    assert set(table.loc[table["what"] == "loss after training steps", "arm"]) == set(gate.TRAINING)
+
+
+def test_the_gate_sees_an_arm_that_clips_otherwise_and_then_nothing_is_timed(tmp_path, capsys):
+    def wrong(model, work, epochs, batches, after_step):
+        other = dataclasses.replace(work, training=work.training | {"clip_norm": 0.01, "eps": 1e-3})
+        gate.TRAINING["plain loop"](model, other, epochs, batches, after_step)
+
+    arms = gate.TRAINING | {"wrong": wrong}
+    status = run.run(tmp_path, smoke=True, repeats=1, pipeline=False, only=["matmul"], training=arms)
+    table = pd.read_csv(tmp_path / "gate.csv")
+    assert status == 1
+    assert set(table.loc[~table["equal"], "arm"]) == {"wrong"}
+    assert [p.name for p in tmp_path.iterdir()] == ["gate.csv"]
+    assert "Nothing is timed" in capsys.readouterr().err
+
+
+def test_the_gate_sees_logits_of_more_positions_than_allowed(work, monkeypatch):
+    monkeypatch.setattr("unlearning.models.LOGIT_ROWS", 10)
+    assert gate.projection(work)["equal"].all()
+    monkeypatch.setattr(ours, "largest_projection", lambda work: 11)
+    assert not gate.projection(work)["equal"].any()
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: f"{arm.workload}: {arm.name}")
+def test_every_arm_does_all_of_its_work(arm, work, monkeypatch):
+    monkeypatch.setattr("benchmarks.arms.MATMUL", 50)
+    span = set_up(arm, work)()
+    assert span.ended > span.started
+    expected = {
+        "training": workloads.tokens(work.train),
+        "matmul": 8 * 2 * 50**3 / 1e9,
+        "ascent": work.steps,
+        "scoring": len(work.heldout),
+        "scoring_50k": len(work.heldout),
+        "translation": work.decoded,
+    }
+    assert span.units == expected[arm.workload]
+
+
+@pytest.mark.slow
+def test_processes_side_by_side_start_together_and_are_counted_together(work, folder):
+    arm = next(a for a in ARMS if a.name == "ours float32")
+    with crews([arm.job], folder) as (crew,):
+        results = [crew.run(), crew.run()]
+    assert [r.span.units for r in results] == [2 * workloads.tokens(work.train)] * 2
+    assert all(r.seconds > 0 and r.peak_mib > 0 for r in results)
+
+
+def test_a_process_that_dies_is_reported_with_its_last_words(folder):
+    with (
+        pytest.raises(RuntimeError, match="no_such_function"),
+        crews([Job("benchmarks.arms:no_such_function")], folder),
+    ):
+        pass
+
+
+def test_only_arms_that_ask_for_it_keep_freed_memory(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    plain, kept = Job("x:y").environment(), Job("x:y", threads=1, memory_kept=True).environment()
+    assert not {*MEMORY_KEPT, "ATEN_CPU_CAPABILITY"} & set(plain)
+    assert MEMORY_KEPT.items() <= kept.items()
+    assert (plain["OMP_NUM_THREADS"], kept["OMP_NUM_THREADS"]) == ("2", "1")
+
+
+def test_the_peak_of_memory_is_what_the_work_takes_at_once():
+    _, peak = with_peak(lambda: [np.ones(2**21).sum() for _ in range(5)])  # 16 MiB, five times
+    assert 15 < peak < 40
+
+
+def test_padding_is_computed_but_no_token(work):
+    assert ours.flops_per_token(work) > 0
+    assert workloads.tokens([([5, 1], [6, 7, 1])]) == 5
+
+
+@pytest.mark.parametrize("power", [-1.0, 0.0, 0.5, 1.0, 2.0])
+def test_the_exponent_of_an_exact_power_law_is_found_without_error(power):
+    x = np.array([1, 2, 4, 8])
+    slope, error = exponent(x, 3 * x**power)
+    assert slope == pytest.approx(power, abs=1e-12)
+    assert error == pytest.approx(0, abs=1e-6)
+
+
+def test_two_points_have_an_exponent_but_no_error():
+    slope, error = exponent([1, 2], [5, 20])
+    assert slope == pytest.approx(2)
+    assert np.isnan(error)
+
+
+def test_memory_grows_by_the_first_repeats_alone():
+    points = pd.DataFrame(
+        [("n", v, r, v, v**2 if r == 0 else 1) for v in (1, 2, 4) for r in (0, 1)],
+        columns=["factor", "value", "repeat", "seconds", "peak_mib"],
+    )
+    found = exponents(points).iloc[0]
+    assert (found["time_exponent"], found["memory_exponent"]) == (pytest.approx(1), pytest.approx(2))
+
+
+def made_up_summary(**changes):
+    """Every arm at 10 a second and 30 MiB, but for `changes`: {"workload: arm": (median, peak)}."""
+    rows = [(arm.workload, arm.name, 10.0, 30.0) for arm in ARMS]
+    rows = [(w, n, *changes.get(f"{w}: {n}", (m, p))) for w, n, m, p in rows]
+    return pd.DataFrame(rows, columns=["workload", "arm", "median", "peak_mib"])
+
+
+FACTS = {
+    "flops_per_token": 1e9,
+    "largest_projection": 500,
+    "allowed_projection": 512,
+    "models": 16,
+    "sets": 9,
+    "references": 8,
+}
+
+
+def test_targets_are_ratios_of_medians_and_the_peers_best_setting_is_the_fastest_one():
+    summary = made_up_summary(
+        **{
+            "training: ours float32": (70.0, 0.0),
+            "training: Trainer grouped": (20.0, 0.0),
+            "matmul: float32": (100.0, 0.0),
+            "ascent: ours": (39.0, 0.0),
+            "scoring: ours": (30.0, 10.0),
+            "scoring_50k: ours": (29.0, 11.0),
+        }
+    )
+    table = targets.targets(summary, FACTS).set_index("target")
+
+    def row(*words):
+        (found,) = [i for i in table.index if all(w in i for w in words)]
+        return tuple(table.loc[found])
+
+    assert row("float32", "at its default") == ("≥ 7.0 ×", "7.0 ×", True)
+    assert row("float32", "best (Trainer grouped)") == ("≥ 3.0 ×", "3.5 ×", True)
+    assert row("bfloat16", "at its default") == ("≥ 7.0 ×", "1.0 ×", False)
+    assert row("ascent") == ("≥ 4.0 ×", "3.9 ×", False)
+    assert row("scoring: speed")[2] and row("scoring: peak")[2]
+    assert not row("scoring_50k: speed")[2] and not row("scoring_50k: peak")[2]
+    assert row("matmul peak", "float32") == ("≥ 50%", "70%", True)
+    assert row("no tensor") == ("≤ 512", "500", True)
+    assert row("trainings for 8") == ("< 72", "16", True)
+
+
+def test_the_balanced_design_needs_sixteen_models_for_eight_references_of_nine_sets():
+    assert targets.models_needed(9, 8, min_free_columns=4) == 16
+    assert targets.models_needed(9, 16, min_free_columns=4) == 32
+
+
+def test_a_summary_has_median_and_quartiles_of_every_arm_and_a_figure_shows_them(tmp_path):
+    rows = [(a.workload, a.name, r, 1.0 + r, 5.0 - r) for a in ARMS for r in range(5)]
+    repeats = pd.DataFrame(rows, columns=["workload", "arm", "repeat", "rate", "peak_mib"])
+    summary = report.summarise(repeats)
+    assert len(summary) == len(ARMS)
+    assert set(map(tuple, summary[["quartile_1", "median", "quartile_3", "peak_mib"]].to_numpy())) == {(2, 3, 4, 5)}
+    report.draw(summary, tmp_path)
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+    assert (tmp_path / "speed.svg").exists()
+
+
+def test_seven_billion_parameters_fit_eight_gpus_but_not_one():
+    study = extrapolation.Counts("made up", 16, 1e6, 10, 50, 1e3, 1e4)
+    table = extrapolation.table(study).set_index(["counts", "parameters", "gpus"])
+    assert table["extrapolated"].all()
+    assert not table.loc[("made up", "7 B", 1), "fits_80_gb"]
+    assert table.loc[("made up", "7 B", 8), "fits_80_gb"]
+    hours = table.loc[("made up", "1 B", 1), "hours"]
+    assert hours == pytest.approx((16 * 6e6 + 10 * 50 * (6e3 + 2e4)) * 1e9 / 400e12 / 3600)
+    assert table.loc[("made up", "1 B", 8), "hours"] == pytest.approx(hours / 8)
+    assert "not measured" in extrapolation.assumptions(study)
+
+
+@pytest.mark.slow
+def test_growth_is_measured_in_fresh_processes_and_drawn(work, folder, tmp_path):
+    factor = Factor("models", (1, 2), lambda n: _job(train_models, count=n, examples=20))
+    points = growth.measure(folder, [factor], repeats=2)
+    assert list(points["value"]) == [1, 1, 2, 2]
+    growth.draw(points, exponents(points), tmp_path)
+    assert (tmp_path / "growth.png").exists()
+
+
+def test_without_the_studys_data_it_says_how_to_make_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["--out", str(tmp_path / "out")]) == 1
+    assert "dvc repro forget_sets" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_whole_run_at_toy_size_writes_all_tables_and_the_figure(tmp_path):
+    assert run.main(["--smoke", "--repeats", "1", "--out", str(tmp_path)]) == 0
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {f"{n}.csv" for n in ("gate", "repeats", "speed", "targets")} | {
+        "machine.json",
+        "speed.png",
+        "speed.svg",
+    }
+    assert len(pd.read_csv(tmp_path / "speed.csv")) == len(ARMS)
+    assert json.loads((tmp_path / "machine.json").read_text())["toy"]
