@@ -120,6 +120,7 @@ def test_a_task_of_the_cluster_that_dies_always_is_given_up_and_the_others_are_k
 def test_a_killed_or_interrupted_run_leaves_no_task_at_work_on_the_cluster(tmp_path, on_the_cluster, sent):
     marker = tmp_path / "marker"
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a background job
         "from tests import task_functions; from unlearning.pipeline.tasks import run_tasks\n"
         f"run_tasks(task_functions.slow, [dict(number=1, marker={str(marker)!r})], "
         f"scratch={str(tmp_path / 's')!r}, key=1)\n"

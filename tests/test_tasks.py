@@ -146,6 +146,7 @@ def test_threads_of_a_task_do_not_depend_on_the_workers(tmp_path):
 def test_a_killed_or_interrupted_run_leaves_no_process_at_work(tmp_path, sent):
     marker = tmp_path / "marker"
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a background job
         "from tests import task_functions; from unlearning.pipeline.tasks import run_tasks\n"
         f"run_tasks(task_functions.slow, [dict(number=1, marker={str(marker)!r})], "
         f"scratch={str(tmp_path / 's')!r}, key=1, workers=1)\n"
