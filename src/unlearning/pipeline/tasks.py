@@ -36,6 +36,8 @@ from unlearning.errors import StudyError
 
 SECONDS = ".seconds"  # in a task's folder: how long it took
 ATTEMPTS = 2  # of a task whose worker dies; an exception would only come again, so it is not tried again
+# Settings of this process that can change a result; children on this machine have them anyway.
+TOLD = ("ATEN_", "CUBLAS_", "MALLOC_", "MKL_", "NVIDIA_", "ONEDNN_", "PYTHONHASHSEED", "TOKENIZERS_", "TORCH_")
 KILLED = (
     f"its process, or one beside it, was killed in each of {ATTEMPTS} attempts, most likely for lack of memory. "
     "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
@@ -172,17 +174,19 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
     """Tasks on the machines of a Ray cluster: RAY_ADDRESS, else the one that runs here, else a new one here.
 
     Each task is a Ray task that takes `threads` processors, and a GPU of its own if its `device` is cuda (Ray shows
-    it no other); a thread of joblib here waits for it. So Ray finds a
-    free machine for each, machines may come and go, and a worker's death costs the others nothing. (Ray's own
-    backend for joblib deals tasks out in turn, also to busy workers, and stops all of them when one dies.)
+    it no other); a thread of joblib here waits for it. So Ray finds a free machine for each, machines may come and
+    go, and a worker's death costs the others nothing. (Ray's own backend for joblib deals tasks out in turn, also
+    to busy workers, and stops all of them when one dies.)
     """
     try:
         import ray
         from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
     except ImportError:
         raise StudyError("UNLEARNING_ENGINE=ray, but Ray is not installed: pip install -e '.[ray]'") from None
-    variables = dict.fromkeys(ParallelBackendBase.MAX_NUM_THREADS_VARS, str(threads))  # those that joblib sets, too
-    ray.init(runtime_env={"env_vars": variables}, logging_level="warning")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(TOLD)}
+    variables |= dict.fromkeys(ParallelBackendBase.MAX_NUM_THREADS_VARS, str(threads))  # as joblib does for loky
+    quiet = {"logging_level": "warning", "log_to_driver": False}  # what a worker prints would stand in the notebook
+    ray.init(runtime_env={"env_vars": variables}, **quiet)
     # max_calls: a fresh process for each task. max_retries: further attempts are ours to make, and to count.
     takes = {"num_cpus": threads, "num_gpus": int(_on_gpus(todo))}
     remote = ray.remote(**takes, max_calls=1, max_retries=0, scheduling_strategy="SPREAD")(_run_one)
@@ -194,6 +198,8 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
             return None
 
     try:
+        if takes["num_gpus"] and not ray.cluster_resources().get("GPU"):
+            raise StudyError("device is cuda, but no machine of the Ray cluster has a GPU")  # Ray would wait for one
         pool = {"n_jobs": workers or default_workers(len(todo)), "backend": "threading", "batch_size": 1}
         run = Parallel(**pool, return_as="generator_unordered")
         yield from filter(None, run(delayed(outcome)(folder, task) for folder, task in todo))
