@@ -10,6 +10,7 @@ from benchmarks import ours, peers
 from benchmarks.clock import Span, timed
 from benchmarks.processes import Job
 from benchmarks.workloads import SEED, Workload, tokens
+from unlearning.pipeline.doctor import reference_gflops
 from unlearning.scoring import bleu, score
 
 LARGE = 50_000  # a vocabulary of the size that multilingual and large models have
@@ -70,11 +71,11 @@ def score_ours(work: Workload, vocabulary: int | None = None) -> Timed:
     return timed(len(work.heldout), lambda: score(model, work.heldout))
 
 
-def score_full(work: Workload, vocabulary: int | None = None) -> Timed:
+def score_full(work: Workload, size: int, vocabulary: int | None = None) -> Timed:
     model = work.new_model(vocabulary_size=vocabulary or work.vocabulary).eval()
 
     def action() -> None:
-        peers.full_log_likelihoods(model, peers.full_batches(work.heldout, width=work.width))
+        peers.full_log_likelihoods(model, peers.full_batches(work.heldout, width=work.width, size=size))
 
     return timed(len(work.heldout), action)
 
@@ -97,6 +98,11 @@ class Arm:
     name: str
     job: Job
 
+    @property
+    def bfloat16(self) -> bool:
+        """Does it compute in bfloat16? The names of these arms say so."""
+        return "bfloat16" in self.name
+
 
 def _arm(workload: str, name: str, function: Callable, *, side_by_side: bool = False, **settings) -> Arm:
     """An arm of this module: two processes of one thread side by side, or one process of two threads."""
@@ -104,6 +110,11 @@ def _arm(workload: str, name: str, function: Callable, *, side_by_side: bool = F
     job = {name: settings.pop(name) for name in ("memory_kept", "capped") if name in settings}
     job.setdefault("memory_kept", name.startswith("ours"))
     return Arm(workload, name, Job(f"{__name__}:{function.__name__}", settings, **layout, **job))
+
+
+def bfloat16_pays(*, size: int = 256) -> bool:
+    """Has this processor instructions for bfloat16? Without them a product takes a hundred times as long."""
+    return reference_gflops("bfloat16", size=size) > 0.1 * reference_gflops("float32", size=size)
 
 
 GROUPED = {"train_sampling_strategy": "group_by_length"}
@@ -115,7 +126,8 @@ ARMS = [
     _arm("training", "Trainer default", train_trainer),
     _arm("training", "Trainer grouped", train_trainer, **GROUPED),
     _arm("training", "Trainer bfloat16, grouped", train_trainer, **BEST),
-    _arm("training", "Trainer side by side", train_trainer, side_by_side=True, memory_kept=True, **BEST),
+    _arm("training", "Trainer grouped, side by side", train_trainer, side_by_side=True, memory_kept=True, **GROUPED),
+    _arm("training", "Trainer bfloat16, side by side", train_trainer, side_by_side=True, memory_kept=True, **BEST),
     _arm("training", "plain loop", train_plain, fixed=False),
     _arm("training", "fixed padding", train_plain, fixed=True),
     _arm("matmul", "float32", matmul, side_by_side=True, dtype="float32"),
@@ -125,10 +137,12 @@ ARMS = [
     _arm("ascent", "Trainer bfloat16", unlearn_trainer, bf16=True),
     _arm("scoring", "ours", score_ours),
     _arm("scoring", "ours side by side", score_ours, side_by_side=True),
-    _arm("scoring", "full logits", score_full),
+    _arm("scoring", "full logits", score_full, size=peers.AT_ONCE),
+    _arm("scoring", "full logits, by eight", score_full, size=8),
     _arm("scoring_50k", "ours", score_ours, vocabulary=LARGE),
     _arm("scoring_50k", "ours side by side", score_ours, side_by_side=True, vocabulary=LARGE),
-    _arm("scoring_50k", "full logits", score_full, vocabulary=LARGE),
+    _arm("scoring_50k", "full logits", score_full, size=peers.AT_ONCE, vocabulary=LARGE),
+    _arm("scoring_50k", "full logits, by eight", score_full, size=8, vocabulary=LARGE),
     _arm("translation", "ours", translate_ours),
     _arm("translation", "ours side by side", translate_ours, side_by_side=True),
     _arm("translation", "batches of eight", translate_by_eight),

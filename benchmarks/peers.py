@@ -24,7 +24,7 @@ from benchmarks.workloads import Workload
 from unlearning.models import Encoded
 
 IGNORED = -100  # the label that Hugging Face's losses leave out
-AT_ONCE = 64  # examples a batch of the peers' scoring
+AT_ONCE = 64  # examples a batch of the peers' scoring, where an arm does not say otherwise
 
 
 def pad(examples: Sequence[Encoded], *, width: int | None) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ OURS, OTHERS = "#0072b2", "#8c8c8c"
 
 
 def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm: median and quartiles of its rate, and the peak of memory of its first repeat.
+    """One row an arm that was timed: median and quartiles of its rate, and the peak of memory of its first repeat.
 
     Args:
         repeats: workload, arm, repeat (from 0), rate, peak_mib.
@@ -32,6 +32,8 @@ def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for arm in ARMS:
         mine = repeats[(repeats["workload"] == arm.workload) & (repeats["arm"] == arm.name)]
+        if mine.empty:
+            continue
         low, median, high = mine["rate"].quantile([0.25, 0.5, 0.75])
         row = {"workload": arm.workload, "arm": arm.name, "unit": UNITS[arm.workload]}
         row |= {"median": median, "quartile_1": low, "quartile_3": high, "repeats": len(mine)}

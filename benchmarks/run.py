@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from benchmarks import gate, ours, pipeline_times, report, targets, workloads
-from benchmarks.arms import ARMS, INTERLEAVED, UNITS, Arm
+from benchmarks.arms import ARMS, INTERLEAVED, UNITS, Arm, bfloat16_pays
 from benchmarks.processes import crews
 from unlearning import models
 from unlearning.errors import StudyError
@@ -67,13 +67,14 @@ def run(out: Path, *, smoke: bool, repeats: int, pipeline: bool, only: Sequence[
             print("NO. Nothing is timed.\n" + checked[~checked["equal"]].to_string(), file=sys.stderr)
             return 1
         print(f"yes: the largest relative difference is {checked['relative'].max():.1g}", flush=True)
-        known, timings = facts(work, checked), []
+        known, timings, pays = facts(work, checked), [], bfloat16_pays()
         for group in INTERLEAVED:
-            arms = [arm for arm in ARMS if arm.workload in group and (not only or arm.workload in only)]
+            wanted = [arm for arm in ARMS if arm.workload in group and (not only or arm.workload in only)]
+            arms = [arm for arm in wanted if pays or not arm.bfloat16]
             if arms:
                 timings.append(time_arms(folder, arms, repeats=repeats))
     start = "the study's first base model" if Path(work.start).parent.name == "base" else "trained briefly for this run"
-    more = {"toy": smoke, "start": start, "minutes": round((time.monotonic() - began) / 60, 1)}
+    more = {"toy": smoke, "start": start, "bfloat16": pays, "minutes": round((time.monotonic() - began) / 60, 1)}
     write(pd.concat(timings), known, out, more, only)
     seconds = [pipeline_times.recorded()] if not smoke else []
     seconds += [pipeline_times.measured(repeats=3)] if pipeline else []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import extrapolation, gate, growth, ours, report, run, targets, workloads
+from benchmarks import arms, extrapolation, gate, growth, ours, report, run, targets, workloads
 from benchmarks.arms import ARMS
-from benchmarks.clock import with_peak
+from benchmarks.clock import MIB, with_peak
 from benchmarks.exponents import exponent, exponents
 from benchmarks.growth_cases import Factor, _job, train_models
 from benchmarks.processes import MEMORY_KEPT, Job, crews
@@ -117,7 +118,11 @@ def test_only_arms_that_ask_for_it_keep_freed_memory(monkeypatch):
 
 
 def test_the_peak_of_memory_is_what_the_work_takes_at_once():
-    _, peak = with_peak(lambda: [np.ones(2**21).sum() for _ in range(5)])  # 16 MiB, five times
+    def touch():
+        with mmap.mmap(-1, 16 * MIB) as block:  # straight from the kernel: no freed memory of this process is used
+            block[::4096] = bytes(len(block) // 4096)
+
+    _, peak = with_peak(lambda: [touch() for _ in range(5)])
     assert 15 < peak < 40
 
 
@@ -187,11 +192,28 @@ def test_targets_are_ratios_of_medians_and_the_peers_best_setting_is_the_fastest
     assert row("float32", "best (Trainer grouped)") == ("≥ 3.0 ×", "3.5 ×", True)
     assert row("bfloat16", "at its default") == ("≥ 7.0 ×", "1.0 ×", False)
     assert row("ascent") == ("≥ 4.0 ×", "3.9 ×", False)
-    assert row("scoring: speed")[2] and row("scoring: peak")[2]
-    assert not row("scoring_50k: speed")[2] and not row("scoring_50k: peak")[2]
+    whole = "full logits, one"
+    assert row("scoring: speed", whole)[2] and row("scoring: peak", whole)[2]
+    assert not row("scoring_50k: speed", whole)[2] and not row("scoring_50k: peak", whole)[2]
     assert row("matmul peak", "float32") == ("≥ 50%", "70%", True)
     assert row("no tensor") == ("≤ 512", "500", True)
     assert row("trainings for 8") == ("< 72", "16", True)
+
+
+def test_without_instructions_for_bfloat16_the_targets_are_those_of_float32():
+    whole = made_up_summary()
+    some = whole[~whole["arm"].str.contains("bfloat16")]
+    missing = set(targets.targets(whole, FACTS)["target"]) - set(targets.targets(some, FACTS)["target"])
+    assert len(missing) == 3
+    assert all("bfloat16" in target for target in missing)
+
+
+def test_a_processor_whose_bfloat16_crawls_is_found_out(monkeypatch):
+    speeds = {"float32": 100.0, "bfloat16": 0.3}
+    monkeypatch.setattr(arms, "reference_gflops", lambda dtype, *, size: speeds[dtype])
+    assert not arms.bfloat16_pays()
+    speeds["bfloat16"] = 90.0
+    assert arms.bfloat16_pays()
 
 
 def test_the_balanced_design_needs_sixteen_models_for_eight_references_of_nine_sets():
@@ -246,5 +268,7 @@ def test_a_whole_run_at_toy_size_writes_all_tables_and_the_figure(tmp_path):
         "speed.png",
         "speed.svg",
     }
-    assert len(pd.read_csv(tmp_path / "speed.csv")) == len(ARMS)
-    assert json.loads((tmp_path / "machine.json").read_text())["toy"]
+    facts = json.loads((tmp_path / "machine.json").read_text())
+    assert facts["toy"]
+    timed = {(a.workload, a.name) for a in ARMS if facts["bfloat16"] or not a.bfloat16}
+    assert set(map(tuple, pd.read_csv(tmp_path / "speed.csv")[["workload", "arm"]].to_numpy())) == timed
