@@ -41,13 +41,18 @@ def together(spans: list[Span]) -> Span:
     return Span(min(s.started for s in spans), max(s.ended for s in spans), sum(s.units for s in spans))
 
 
-def with_peak(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Do the work; also return by how many MiB this process' peak of memory lies above what it held before."""
+def held() -> float:
+    """Memory that this process holds now, MiB."""
+    return psutil.Process().memory_info().rss / MIB
+
+
+def with_peak(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Do the work; also return what this process held just before and the most it held meanwhile, MiB."""
     gc.collect()
-    before = psutil.Process().memory_info().rss
+    before = held()
     _forget_peak()
     result = work()
-    return result, max(0.0, _peak() - before) / MIB
+    return result, before, max(before, _peak() / MIB)
 
 
 def _forget_peak() -> None:

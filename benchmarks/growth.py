@@ -30,7 +30,7 @@ def measure(folder: Path, factors: Sequence[Factor], *, repeats: int) -> pd.Data
                 for repeat in range(repeats):
                     result = crew.run()
                     row = {"factor": factor.name, "value": value, "repeat": repeat}
-                    rows.append({**row, "seconds": result.seconds, "peak_mib": result.peak_mib})
+                    rows.append({**row, "seconds": result.seconds, "peak_mib": result.whole_mib})
             print(f"{factor.name} {value}: {result.seconds:.2f} s, {rows[-repeats]['peak_mib']:.0f} MiB", flush=True)
     return pd.DataFrame(rows)
 
@@ -62,7 +62,7 @@ def draw(points: pd.DataFrame, fitted: pd.DataFrame, folder: Path) -> None:
         first = mine[mine["repeat"] == 0]
         _panel(row[1], first["value"], first["peak_mib"].clip(lower=0.1), fit, "memory", "MiB")
     text = "Points: repeats (memory: the first), one thread a worker. Lines: fits; ±: standard error of the slope."
-    plots.note(fig, f"{text} Memory: the peak above what the process held before. {report.machine_line()}.")
+    plots.note(fig, f"{text} Memory: the peak, less libraries and examples. {report.machine_line()}.")
     report.save(fig, folder, "growth")
 
 

@@ -47,10 +47,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """One repeat of a job: its span over all its processes, and the sum of their peaks of memory."""
+    """One repeat of a job, over all its processes.
+
+    Attributes:
+        peak_mib: the most memory they held beyond what they held just before (models loaded, warmed up), summed.
+        whole_mib: the same beyond libraries and examples: models, and memory that an earlier part left, are in it.
+    """
 
     span: Span
     peak_mib: float
+    whole_mib: float
 
     @property
     def seconds(self) -> float:
@@ -87,7 +93,8 @@ class Crew:
         self.wait()
         self._tell()
         found = [json.loads(self._read(process)) for process in self.processes]
-        return Result(together([Span(*f["span"]) for f in found]), sum(f["peak_mib"] for f in found))
+        memory = {name: sum(f[name] for f in found) for name in ("peak_mib", "whole_mib")}
+        return Result(together([Span(*f["span"]) for f in found]), **memory)
 
     def close(self) -> None:
         """End the processes."""

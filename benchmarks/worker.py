@@ -18,7 +18,7 @@ def main() -> None:
 
     import torch
 
-    from benchmarks.clock import with_peak
+    from benchmarks.clock import held, with_peak
     from benchmarks.workloads import load
 
     def say(what: object) -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     module, _, name = function.partition(":")
     set_up, work = getattr(importlib.import_module(module), name), load(folder)
+    loaded = held()
     set_up(work.small(), **options)()
     say("warm")
     for _ in sys.stdin:
@@ -35,8 +36,9 @@ def main() -> None:
         say("ready")
         if not sys.stdin.readline():
             break
-        span, peak = with_peak(run)
-        say({"span": [span.started, span.ended, span.units], "peak_mib": peak})
+        span, before, peak = with_peak(run)
+        memory = {"peak_mib": peak - before, "whole_mib": peak - loaded}
+        say({"span": [span.started, span.ended, span.units], **memory})
         del run
 
 

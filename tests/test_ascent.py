@@ -164,9 +164,7 @@ def followed(*, reference, steps=None, name="adamw", **changes):
     method = {**METHODS[name], "loss": "mean", **changes}
     watched = probes()
     optimizer = make_optimizer(model.parameters(), method["optimizer"], method)
-    return follow(
-        model, optimizer, watched, reference=reference, method=method, settings=SETTINGS, steps=steps, seed=0
-    )
+    return follow(model, optimizer, watched, reference=reference, method=method, settings=SETTINGS, steps=steps, seed=0)
 
 
 def original():

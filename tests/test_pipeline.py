@@ -184,7 +184,7 @@ def test_a_committed_reading_notebook_says_what_it_said_when_run_again(stage, tm
 
 
 def test_executed_notebooks_and_images_are_small_enough_for_github():
-    too_big = [p for p in ROOT.glob("results/notebooks/*.ipynb") if p.stat().st_size > 1_200_000]
+    too_big = [p for p in ROOT.glob("results/notebooks/*.ipynb") if p.stat().st_size > 1_000_000]
     too_big += [p for p in ROOT.glob("figures/*.png") if p.stat().st_size > 400_000]
     assert not too_big
 

@@ -121,6 +121,19 @@ def test_time_is_summed_over_the_stages_that_were_recorded(tmp_path):
     assert "1 of 2" in text and "321 GFLOP/s in float32" in text and "`train@adafactor`" in text
 
 
+def test_every_target_of_the_benchmark_is_shown_also_a_missed_one(tmp_path):
+    folder = bare(tmp_path) / "benchmarks/results"
+    folder.mkdir(parents=True)
+    rows = [("training", "≥ 3 ×", "3.2 ×", True), ("ascent", "≥ 4 ×", "3.9 ×", False)]
+    pd.DataFrame(rows, columns=["target", "asked", "measured", "reached"]).to_csv(folder / "targets.csv", index=False)
+    machine = {"processor": "P", "cores": 2, "memory_gib": 8, "system": "Linux", "bfloat16": False}
+    (folder / "machine.json").write_text(json.dumps(machine))
+    text = readme.speed(tmp_path)
+    assert "| training | ≥ 3 × | 3.2 × | yes |" in text
+    assert "| ascent | ≥ 4 × | 3.9 × | **no** |" in text
+    assert "without instructions for bfloat16" in text
+
+
 def test_an_edge_that_follows_from_others_is_left_out():
     assert readme_parts.reduced({("a", "b"), ("b", "c"), ("a", "c")}) == {("a", "b"), ("b", "c")}
 

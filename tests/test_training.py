@@ -46,9 +46,7 @@ def test_every_row_is_in_exactly_one_batch_of_an_epoch_and_no_batch_exceeds_the_
 def test_leaving_a_set_out_leaves_the_relative_order_of_all_other_rows():
     lengths = np.full((300, 2), 5)
     everything, without = np.arange(300), np.arange(200)
-    order = [
-        np.concatenate(epoch_batches(rows, lengths, budget=10, seed=7, epoch=2)) for rows in (everything, without)
-    ]
+    order = [np.concatenate(epoch_batches(rows, lengths, budget=10, seed=7, epoch=2)) for rows in (everything, without)]
     ranks = {row: i for i, row in enumerate(order[0])}
     moved = np.abs(np.diff([ranks[row] for row in order[1]]))
     assert np.median(moved) < 60  # a random order would have a median of about 90

@@ -20,6 +20,7 @@ from unlearning.pipeline.readme_parts import (
     read_csv,
     read_yaml,
     runs,
+    speed,
     stage_of,
     table,
     time,
@@ -145,7 +146,15 @@ def corpus(root: Path) -> str:
     return f"Of {raw:,} raw pairs {int(found['left'].iloc[-1]):,} are left. Taken out: {reasons}."
 
 
-BLOCKS = {"figure": figure, "claims": claims, "numbers": numbers, "corpus": corpus, "dag": dag, "time": time}
+BLOCKS = {
+    "figure": figure,
+    "claims": claims,
+    "numbers": numbers,
+    "corpus": corpus,
+    "dag": dag,
+    "time": time,
+    "speed": speed,
+}
 
 
 def fill(text: str, root: Path) -> str:

@@ -153,6 +153,19 @@ def _machines(root: Path, records: list[dict[str, Any]]) -> str:
     return f"Measured on {'; and on '.join(said)}. The yardstick, {yardstick}, {timed} (`make speed`)."
 
 
+def speed(root: Path) -> str:
+    """What the benchmark was asked and what it measured, from its own tables."""
+    folder = root / "benchmarks/results"
+    if not (folder / "targets.csv").exists():
+        return "*Not measured here yet (`make bench`).*"
+    found = pd.read_csv(folder / "targets.csv")
+    where = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
+    rows = [[r.target, r.asked, r.measured, "yes" if r.reached else "**no**"] for r in found.itertuples()]
+    machine = f"{where['processor']}, {where['cores']} cores, {where['memory_gib']} GiB memory, {where['system']}"
+    without = "" if where["bfloat16"] else ", without instructions for bfloat16, so that no arm used it"
+    return f"{table(['what', 'asked', 'measured', 'reached'], rows)}\n\nMeasured on {machine}{without}."
+
+
 def _few(names: list[str]) -> str:
     shown = ", ".join(f"`{n}`" for n in names[:6])
     return shown + (f" and {len(names) - 6} more stages" if len(names) > 6 else "")
