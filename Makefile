@@ -12,10 +12,10 @@ ifneq ($(WORKERS),)
 export UNLEARNING_WORKERS := $(WORKERS)
 endif
 
-.PHONY: help env doctor plan repro figures rerun readme compare verify test test-fast smoke lint speed bench clean
+.PHONY: help env doctor plan repro figures rerun readme compare verify test test-fast test-cluster smoke lint speed bench clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 env: $(READY)  ## the pinned environment in .venv (made once for each lock file)
 
@@ -64,6 +64,10 @@ test: env  ## all tests, the whole pipeline at toy size among them
 
 test-fast: env  ## the tests that take seconds
 	python -m pytest -m "not slow"
+
+test-cluster: env  ## the tests of the Ray engine: installs Ray, then runs two nodes on this machine; minutes
+	python -m pip install -q -e '.[ray]'
+	python -m pytest tests/test_cluster.py
 
 smoke: env  ## the whole pipeline at toy size, in a temporary copy
 	python -m pytest -m slow -k whole_pipeline -s

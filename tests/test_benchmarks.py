@@ -260,15 +260,25 @@ def test_without_the_studys_data_it_says_how_to_make_them(tmp_path, monkeypatch,
 
 
 @pytest.mark.slow
-def test_a_whole_run_at_toy_size_writes_all_tables_and_the_figure(tmp_path):
+def test_a_whole_run_at_toy_size_writes_all_tables_and_the_figure(tmp_path, monkeypatch):
+    asked = [a for a in ARMS if not a.bfloat16 and not a.job.capped and "side by side" not in a.name]  # by the targets
+    few = [a for a in asked if a.name not in ("plain loop", "fixed padding")]
+    monkeypatch.setattr(run, "ARMS", few)
     assert run.main(["--smoke", "--repeats", "1", "--out", str(tmp_path)]) == 0
     names = {p.name for p in tmp_path.iterdir()}
-    assert names == {f"{n}.csv" for n in ("gate", "repeats", "speed", "targets")} | {
-        "machine.json",
-        "speed.png",
-        "speed.svg",
-    }
-    facts = json.loads((tmp_path / "machine.json").read_text())
-    assert facts["toy"]
-    timed = {(a.workload, a.name) for a in ARMS if facts["bfloat16"] or not a.bfloat16}
-    assert set(map(tuple, pd.read_csv(tmp_path / "speed.csv")[["workload", "arm"]].to_numpy())) == timed
+    tables = {f"{n}.csv" for n in ("gate", "repeats", "speed", "targets")}
+    assert names == tables | {"machine.json", "speed.png", "speed.svg"}
+    timed = pd.read_csv(tmp_path / "speed.csv")[["workload", "arm"]].to_numpy()
+    assert set(map(tuple, timed)) == {(a.workload, a.name) for a in few}
+    assert json.loads((tmp_path / "machine.json").read_text())["toy"]
+
+
+def test_where_bfloat16_does_not_pay_its_arms_are_not_timed(tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr(run, "time_arms", lambda folder, arms, *, repeats: timed.extend(arms) or pd.DataFrame([{}]))
+    for pays in (True, False):
+        monkeypatch.setattr(run, "bfloat16_pays", lambda pays=pays: pays)
+        assert run.main(["--smoke", "--only", "training", "--out", str(tmp_path)]) == 0
+        assert any(a.bfloat16 for a in timed) is pays
+        assert any(a.name == "ours float32" for a in timed)
+        timed.clear()

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,7 +77,8 @@ def test_a_task_whose_worker_is_killed_once_is_tried_again_and_the_run_succeeds(
     folders = run_tasks(task_functions.die_once, tasks, scratch=tmp_path / "scratch", key="k", workers=1)
     assert [(f / "number.txt").read_text() for f in folders] == ["1", "2", "3", "4"]
     assert executions(tmp_path) == [1, 2, 3, 3, 4]
-    assert "a worker was killed: 2 task task(s) start again" in capfd.readouterr().err
+    told = capfd.readouterr().err  # the word that 2 is done may be lost with the worker of 3; it is not done again
+    assert re.search(r"a worker was killed: [23] task task\(s\) start again", told)
 
 
 def test_a_task_is_killed_twice_before_it_is_given_up(tmp_path):

@@ -157,7 +157,7 @@ def speed(root: Path) -> str:
     """What the benchmark was asked and what it measured, from its own tables."""
     folder = root / "benchmarks/results"
     if not (folder / "targets.csv").exists():
-        return "*Not measured here yet (`make bench`).*"
+        return "*This has not been measured here yet (`make bench`).*"
     found = pd.read_csv(folder / "targets.csv")
     where = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
     rows = [[r.target, r.asked, r.measured, "yes" if r.reached else "**no**"] for r in found.itertuples()]

@@ -47,7 +47,13 @@ ENVIRONMENT = {
 }
 
 # One instruction set for all machines, so that their numbers agree; bfloat16 needs a newer one.
-ONE_INSTRUCTION_SET = {"MKL_CBWR": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+ONE_INSTRUCTION_SET = {
+    "MKL_CBWR": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
 
 # A cell that is run behind the notebook's last one and not kept: which package modules the kernel has imported.
 PROBE = """
