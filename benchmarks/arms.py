@@ -71,11 +71,11 @@ def score_ours(work: Workload, vocabulary: int | None = None) -> Timed:
     return timed(len(work.heldout), lambda: score(model, work.heldout))
 
 
-def score_full(work: Workload, size: int, vocabulary: int | None = None) -> Timed:
-    model = work.new_model(vocabulary_size=vocabulary or work.vocabulary).eval()
+def score_full(work: Workload, size: int, fixed: bool = True, vocabulary: int | None = None) -> Timed:
+    model, width = work.new_model(vocabulary_size=vocabulary or work.vocabulary).eval(), work.width if fixed else None
 
     def action() -> None:
-        peers.full_log_likelihoods(model, peers.full_batches(work.heldout, width=work.width, size=size))
+        peers.full_log_likelihoods(model, peers.full_batches(work.heldout, width=width, size=size))
 
     return timed(len(work.heldout), action)
 
@@ -134,15 +134,18 @@ ARMS = [
     _arm("matmul", "bfloat16", matmul, side_by_side=True, dtype="bfloat16"),
     _arm("ascent", "ours", unlearn_ours, side_by_side=True),
     _arm("ascent", "Trainer", unlearn_trainer),
+    _arm("ascent", "Trainer, to the longest", unlearn_trainer, fixed=False),
     _arm("ascent", "Trainer bfloat16", unlearn_trainer, bf16=True),
     _arm("scoring", "ours", score_ours),
     _arm("scoring", "ours side by side", score_ours, side_by_side=True),
     _arm("scoring", "full logits", score_full, size=peers.AT_ONCE),
     _arm("scoring", "full logits, by eight", score_full, size=8),
+    _arm("scoring", "full logits, by eight, to the longest", score_full, size=8, fixed=False),
     _arm("scoring_50k", "ours", score_ours, vocabulary=LARGE),
     _arm("scoring_50k", "ours side by side", score_ours, side_by_side=True, vocabulary=LARGE),
     _arm("scoring_50k", "full logits", score_full, size=peers.AT_ONCE, vocabulary=LARGE),
     _arm("scoring_50k", "full logits, by eight", score_full, size=8, vocabulary=LARGE),
+    _arm("scoring_50k", "full logits, by eight, to the longest", score_full, size=8, fixed=False, vocabulary=LARGE),
     _arm("translation", "ours", translate_ours),
     _arm("translation", "ours side by side", translate_ours, side_by_side=True),
     _arm("translation", "batches of eight", translate_by_eight),

@@ -76,11 +76,13 @@ def ascents(work: Workload) -> pd.DataFrame:
     work = dataclasses.replace(work, steps=ASCENT_STEPS[-1])
     our: list[float] = []
     ours.unlearn(work.trained_model(), work, each=lambda state: our.append(float(state.log_likelihood.double().sum())))
-    model = work.trained_model()
-    first = peers.full_log_likelihoods(model, peers.full_batches(work.forget, width=work.width))
-    their = [float(first.double().sum())]
-    peers.unlearn_trainer(model, work, each=lambda values: their.append(float(values.double().sum())))
-    found = {"ours": [our[k] for k in ASCENT_STEPS], "Trainer": [their[k] for k in ASCENT_STEPS]}
+    found = {"ours": [our[k] for k in ASCENT_STEPS]}
+    for arm, fixed in {"Trainer": True, "Trainer, to the longest": False}.items():
+        model = work.trained_model()
+        first = peers.full_log_likelihoods(model, peers.full_batches(work.forget, width=work.width))
+        sums = [first.double().sum()]
+        peers.unlearn_trainer(model, work, fixed=fixed, each=lambda x, sums=sums: sums.append(x.double().sum()))
+        found[arm] = [float(sums[k]) for k in ASCENT_STEPS]
     return _table("forget set after ascent steps", ASCENT_STEPS, found)
 
 

@@ -149,10 +149,19 @@ def train_trainer(
 
 
 def unlearn_trainer(
-    model: PreTrainedModel, work: Workload, *, each: Callable[[Tensor], None] | None = None, **more
+    model: PreTrainedModel,
+    work: Workload,
+    *,
+    fixed: bool = True,
+    each: Callable[[Tensor], None] | None = None,
+    **more,
 ) -> Span:
-    """`Trainer` on minus the loss, whole forget set in each update; after each, forget set and held-out are scored."""
-    scored = full_batches([*work.forget, *work.heldout[: work.watched]], width=work.width)
+    """`Trainer` on minus the loss, whole forget set in each update; after each, forget set and held-out are scored.
+
+    All is padded to the same width, or (`fixed` is False) to the longest of a batch, which is eight where it is scored.
+    """
+    batching = {"width": work.width} if fixed else {"width": None, "size": 8}
+    scored = full_batches([*work.forget, *work.heldout[: work.watched]], **batching)
 
     def measure() -> None:
         model.eval()
@@ -163,7 +172,7 @@ def unlearn_trainer(
 
     watch, whole = Watch(measure), len(work.forget)
     arguments = trainer_arguments(work.method, max_steps=work.steps, per_device_train_batch_size=whole, **more)
-    padded = {"padding": "max_length", "max_length": work.width}
+    padded = {"padding": "max_length", "max_length": work.width} if fixed else {"padding": True}
     collator = DataCollatorForSeq2Seq(work.load_tokenizer(), model=model, **padded)
     trainer = AscentTrainer(
         model=model, args=arguments, train_dataset=_rows(work.forget), data_collator=collator, callbacks=[watch]
