@@ -46,13 +46,12 @@ def held() -> float:
     return psutil.Process().memory_info().rss / MIB
 
 
-def with_peak(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Do the work; also return what this process held just before and the most it held meanwhile, MiB."""
+def with_peak(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Do the work; also return the most memory that this process held meanwhile, MiB."""
     gc.collect()
-    before = held()
     _forget_peak()
     result = work()
-    return result, before, max(before, _peak() / MIB)
+    return result, _peak() / MIB
 
 
 def _forget_peak() -> None:

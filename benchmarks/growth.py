@@ -30,7 +30,7 @@ def measure(folder: Path, factors: Sequence[Factor], *, repeats: int) -> pd.Data
                 for repeat in range(repeats):
                     result = crew.run()
                     row = {"factor": factor.name, "value": value, "repeat": repeat}
-                    rows.append({**row, "seconds": result.seconds, "peak_mib": result.whole_mib})
+                    rows.append({**row, "seconds": result.seconds, "peak_mib": result.peak_mib})
             print(f"{factor.name} {value}: {result.seconds:.2f} s, {rows[-repeats]['peak_mib']:.0f} MiB", flush=True)
     return pd.DataFrame(rows)
 

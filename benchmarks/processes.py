@@ -50,13 +50,11 @@ class Result:
     """One repeat of a job, over all its processes.
 
     Attributes:
-        peak_mib: the most memory they held beyond what they held just before (models loaded, warmed up), summed.
-        whole_mib: the same beyond libraries and examples: models, and memory that an earlier part left, are in it.
+        peak_mib: the most memory they held beyond libraries and examples, summed; models are in it.
     """
 
     span: Span
     peak_mib: float
-    whole_mib: float
 
     @property
     def seconds(self) -> float:
@@ -93,8 +91,7 @@ class Crew:
         self.wait()
         self._tell()
         found = [json.loads(self._read(process)) for process in self.processes]
-        memory = {name: sum(f[name] for f in found) for name in ("peak_mib", "whole_mib")}
-        return Result(together([Span(*f["span"]) for f in found]), **memory)
+        return Result(together([Span(*f["span"]) for f in found]), sum(f["peak_mib"] for f in found))
 
     def close(self) -> None:
         """End the processes."""

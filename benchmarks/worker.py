@@ -36,9 +36,8 @@ def main() -> None:
         say("ready")
         if not sys.stdin.readline():
             break
-        span, before, peak = with_peak(run)
-        memory = {"peak_mib": peak - before, "whole_mib": peak - loaded}
-        say({"span": [span.started, span.ended, span.units], **memory})
+        span, peak = with_peak(run)
+        say({"span": [span.started, span.ended, span.units], "peak_mib": peak - loaded})
         del run
 
 
