@@ -261,17 +261,27 @@ def test_without_the_studys_data_it_says_how_to_make_them(tmp_path, monkeypatch,
 
 
 @pytest.mark.slow
-def test_a_whole_run_at_toy_size_writes_all_tables_and_the_figure(tmp_path, monkeypatch):
-    asked = [a for a in ARMS if not a.bfloat16 and not a.job.capped and "side by side" not in a.name]  # by the targets
-    few = [a for a in asked if a.name not in ("plain loop", "fixed padding")]
-    monkeypatch.setattr(run, "ARMS", few)
-    assert run.main(["--smoke", "--repeats", "1", "--out", str(tmp_path)]) == 0
-    names = {p.name for p in tmp_path.iterdir()}
+def test_arms_take_turns_and_every_round_begins_with_another_one(folder, capsys):
+    few = [a for a in ARMS if (a.workload, a.name) in {("scoring", "ours"), ("translation", "ours")}]
+    rows = run.time_arms(folder, few, repeats=2)
+    assert list(rows["workload"]) == ["scoring", "translation", "translation", "scoring"]
+    assert (rows[["seconds", "rate", "peak_mib"]] > 0).all(axis=None)
+    assert "2 of 2  translation, ours" in capsys.readouterr().out
+
+
+def test_a_whole_run_writes_all_tables_and_the_figure(tmp_path, monkeypatch):
+    def made_up(folder, arms, *, repeats):
+        return pd.DataFrame([(a.workload, a.name, r, 1.0, 2.0, 3.0) for a in arms for r in range(repeats)],
+                            columns=["workload", "arm", "repeat", "seconds", "rate", "peak_mib"])  # fmt: skip
+
+    monkeypatch.setattr(run, "time_arms", made_up)
+    assert run.main(["--smoke", "--repeats", "2", "--out", str(tmp_path)]) == 0
     tables = {f"{n}.csv" for n in ("gate", "repeats", "speed", "targets")}
-    assert names == tables | {"machine.json", "speed.png", "speed.svg"}
+    assert {p.name for p in tmp_path.iterdir()} == tables | {"machine.json", "speed.png", "speed.svg"}
+    facts = json.loads((tmp_path / "machine.json").read_text())
     timed = pd.read_csv(tmp_path / "speed.csv")[["workload", "arm"]].to_numpy()
-    assert set(map(tuple, timed)) == {(a.workload, a.name) for a in few}
-    assert json.loads((tmp_path / "machine.json").read_text())["toy"]
+    assert set(map(tuple, timed)) == {(a.workload, a.name) for a in ARMS if facts["bfloat16"] or not a.bfloat16}
+    assert facts["toy"]
 
 
 def test_where_bfloat16_does_not_pay_its_arms_are_not_timed(tmp_path, monkeypatch):
