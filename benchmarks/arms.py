@@ -113,7 +113,7 @@ def _arm(workload: str, name: str, function: Callable, *, side_by_side: bool = F
 
 
 def bfloat16_pays(*, size: int = 256) -> bool:
-    """Has this processor instructions for bfloat16? Without them a product takes a hundred times as long."""
+    """Has this processor instructions for bfloat16? Without them a product takes some hundred times as long."""
     return reference_gflops("bfloat16", size=size) > 0.1 * reference_gflops("float32", size=size)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -232,3 +233,13 @@ def test_a_bad_settings_file_stops_the_command_before_anything_is_written(tmp_pa
     assert ran.returncode == 1 and "Traceback" not in ran.stderr
     assert "sed" in ran.stderr and "line" in ran.stderr
     assert not os.path.exists(tmp_path / "out.ipynb")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the names of these instruction sets are those of x86-64")
+def test_numpy_and_openblas_know_the_instruction_set_that_they_are_held_to():
+    code = "import numpy, scipy.linalg, threadpoolctl as t; print(*{p['architecture'] for p in t.threadpool_info()})"
+    env = os.environ | run_notebook.ONE_INSTRUCTION_SET
+    ran = subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", code], env=env, capture_output=True, text=True
+    )
+    assert (ran.stdout.split(), ran.returncode) == (["Haswell"], 0), ran.stderr
