@@ -1,6 +1,5 @@
 """How time and memory grow with the work: python -m benchmarks.growth [--smoke]"""
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -10,13 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from benchmarks import extrapolation, report, workloads
+from benchmarks import command, extrapolation, report, workloads
 from benchmarks.exponents import exponents
 from benchmarks.growth_cases import FACTORS, Factor
 from benchmarks.processes import crews
-from benchmarks.run import RESULTS
 from unlearning.data.groups import StudyData
-from unlearning.errors import StudyError
 from unlearning.pipeline import plan, settings
 from unlearning.reading import plots
 
@@ -101,16 +98,9 @@ def run(out: Path, *, smoke: bool, repeats: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. 0; 1 when something is missing."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser = command.options("growth", __doc__, repeats=2)
     parser.add_argument("--smoke", action="store_true", help="toy size, made-up data: does everything run?")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    chosen = vars(parser.parse_args(arguments))
-    try:
-        return run(chosen.pop("out"), **chosen)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return command.call(run, parser, arguments)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""Seconds of the pipeline around the science: nothing to do, one reading stage, and a complete run as recorded."""
+"""Seconds of dvc around the science, in a finished study: python -m benchmarks.pipeline_times"""
 
+import os
+import shlex
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
+from benchmarks import command, report
 from unlearning.errors import StudyError
 from unlearning.pipeline import plan
 
@@ -20,29 +26,54 @@ def recorded() -> pd.DataFrame:
     return pd.DataFrame([{"what": what, "seconds": sum(map(plan.spent, stages)), "repeat": 0}])
 
 
+def commands() -> dict[str, list[str]]:
+    """What is timed: `dvc repro` with nothing to do, one stage forced, and the command of that stage by itself."""
+    stage = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][STAGE]
+    return {
+        "dvc repro, nothing to do": ["dvc", "repro", "-q"],
+        f"dvc repro -f -s {STAGE}": ["dvc", "repro", "-q", "-f", "-s", STAGE],
+        f"the command of stage {STAGE}, without dvc": shlex.split(stage["cmd"]),
+    }
+
+
 def measured(*, repeats: int) -> pd.DataFrame:
-    """Time `dvc repro` with nothing to do, and one stage forced. Its outputs come out as they were.
+    """Time the commands in turn. The stage's outputs come out as they were, and its record is put back.
 
     Raises:
         StudyError: something is not up to date, so that `dvc repro` would begin to compute.
     """
     if subprocess.run(["dvc", "status", "-q"], check=False).returncode:
-        raise StudyError("--pipeline needs a finished study, up to date: see dvc status")
+        raise StudyError("only in a finished study, where everything is up to date: see dvc status")
     record = plan.RUNS / f"{STAGE}.json"
-    kept = record.read_bytes() if record.exists() else None
+    kept = record.read_bytes()
     rows = []
     for repeat in range(repeats):
-        for what, command in {
-            "dvc repro, nothing to do": ["dvc", "repro", "-q"],
-            f"dvc repro -f -s {STAGE}": ["dvc", "repro", "-q", "-f", "-s", STAGE],
-        }.items():
-            rows.append({"what": what, "seconds": _seconds(command), "repeat": repeat})
-    if kept is not None:
-        Path(record).write_bytes(kept)
+        for what, arguments in commands().items():
+            rows.append({"what": what, "seconds": _seconds(arguments), "repeat": repeat})
+            print(f"{repeat + 1} of {repeats}  {what}: {rows[-1]['seconds']:.1f} s", flush=True)
+    record.write_bytes(kept)
     return pd.DataFrame(rows)
 
 
-def _seconds(command: list[str]) -> float:
+def _seconds(arguments: list[str]) -> float:
     started = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "DVC_STAGE": STAGE})
     return time.monotonic() - started
+
+
+def run(out: Path, *, repeats: int) -> int:
+    """Table pipeline.csv."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = pd.concat([recorded(), measured(repeats=repeats)])
+    report.write_csv(table, out / "pipeline.csv")
+    print(table.groupby("what", sort=False)["seconds"].median().round(1).to_string())
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line. 0; 1 when the study is not finished."""
+    return command.call(run, command.options("pipeline_times", __doc__, repeats=5), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,5 @@
-"""Check that all arms compute the same, then time them: python -m benchmarks.run [--smoke] [--pipeline] [--only …]"""
+"""Check that all arms compute the same, then time them: python -m benchmarks.run [--smoke] [--only …]"""
 
-import argparse
 import sys
 import tempfile
 import time
@@ -10,14 +9,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import gate, ours, pipeline_times, report, targets, workloads
+from benchmarks import command, gate, ours, report, targets, workloads
 from benchmarks.arms import ARMS, INTERLEAVED, UNITS, Arm, bfloat16_pays
 from benchmarks.processes import crews
 from unlearning import models
-from unlearning.errors import StudyError
 from unlearning.pipeline import settings
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def time_arms(folder: Path, arms: Sequence[Arm], *, repeats: int) -> pd.DataFrame:
@@ -51,7 +47,7 @@ def facts(work: workloads.Workload, gate_table: pd.DataFrame) -> dict[str, float
     }
 
 
-def run(out: Path, *, smoke: bool, repeats: int, pipeline: bool, only: Sequence[str], training=gate.TRAINING) -> int:
+def run(out: Path, *, smoke: bool, repeats: int, only: Sequence[str], training=gate.TRAINING) -> int:
     """The whole benchmark. Returns 1, with nothing timed, when the arms do not compute the same."""
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
@@ -76,10 +72,6 @@ def run(out: Path, *, smoke: bool, repeats: int, pipeline: bool, only: Sequence[
     start = "the study's first base model" if Path(work.start).parent.name == "base" else "trained briefly for this run"
     more = {"toy": smoke, "start": start, "bfloat16": pays, "minutes": round((time.monotonic() - began) / 60, 1)}
     write(pd.concat(timings), known, out, more, only)
-    seconds = [pipeline_times.recorded()] if not smoke else []
-    seconds += [pipeline_times.measured(repeats=3)] if pipeline else []
-    if seconds:
-        report.write_csv(pd.concat(seconds), out / "pipeline.csv")
     return 0
 
 
@@ -100,18 +92,10 @@ def write(repeats: pd.DataFrame, known: dict, out: Path, more: dict, only: Seque
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. 0; 1 when the gate fails or something is missing."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser = command.options("run", __doc__, repeats=5)
     parser.add_argument("--smoke", action="store_true", help="toy size, made-up data: does everything run?")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--pipeline", action="store_true", help="time dvc, too (needs a finished study)")
     parser.add_argument("--only", nargs="*", default=[], choices=list(UNITS), help="these workloads, for a look")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    chosen = vars(parser.parse_args(arguments))
-    try:
-        return run(chosen.pop("out"), **chosen)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return command.call(run, parser, arguments)
 
 
 if __name__ == "__main__":

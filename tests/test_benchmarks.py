@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import arms, extrapolation, gate, growth, ours, report, run, targets, workloads
+from benchmarks import arms, extrapolation, gate, growth, ours, pipeline_times, report, run, targets, workloads
 from benchmarks.arms import ARMS
 from benchmarks.clock import MIB, held, with_peak
 from benchmarks.exponents import exponent, exponents
@@ -258,6 +258,12 @@ def test_without_the_studys_data_it_says_how_to_make_them(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert run.main(["--out", str(tmp_path / "out")]) == 1
     assert "dvc repro forget_sets" in capsys.readouterr().err
+
+
+def test_dvc_is_timed_in_a_finished_study_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert pipeline_times.main(["--out", str(tmp_path / "out")]) == 1
+    assert "dvc status" in capsys.readouterr().err
 
 
 @pytest.mark.slow
