@@ -42,9 +42,9 @@ repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
 	dvc repro
 	@python -m unlearning.pipeline.readme
 
-figures: env  ## redraw every figure from the committed tables; seconds, also on a fresh clone
+figures: env  ## run the reading stages again: figures, tables, verdicts from the committed tables; two to three minutes
 	@python -m unlearning.pipeline.doctor >/dev/null
-	dvc repro -s $(READING)
+	dvc repro -f -s $(READING)
 
 rerun: env  ## make rerun STAGE=train@adamw: rerun one stage from its inputs, then compare
 	@test -n "$(STAGE)" || { echo "which stage? make rerun STAGE=base (dvc stage list names them)"; exit 1; }

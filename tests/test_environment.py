@@ -214,6 +214,29 @@ def test_a_number_may_differ_by_its_tolerance_and_no_more(estimate, fails):
     assert found.fails is fails
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "unit", "off"),
+    [
+        ("claims.csv", "p_holm", "steps", 0.2),
+        ("claims.csv", "estimate", "rank correlation", 0.2),
+        ("sets.csv", "estimate", "nats per token", 0.1),
+        ("sets.csv", "high", "share of the set", 0.2),
+        ("trade_off_runs.csv", "lost_100", None, 0.1),
+        ("trade_off_along.csv", "mean", None, 0.1),
+        ("training_gains.csv", "gain", None, 0.1),
+        ("exposure_membership.csv", "distance", None, 0.2),
+    ],
+)
+def test_a_number_off_by_what_would_change_an_answer_is_a_difference(name, column, unit, off):
+    import pandas as pd
+
+    unit = {} if unit is None else {"unit": unit}
+    here, there = (pd.DataFrame({"arm": ["x"], "model": [0], column: [0.05 + d], **unit}) for d in (off, 0.0))
+    assert compare.compare_tables(name, here, there).fails
+    there[column] = here[column] - off / 20
+    assert not compare.compare_tables(name, here, there).fails
+
+
 def test_a_row_that_only_one_side_has_is_a_difference():
     found = compare.compare_tables("claims.csv", claims().head(1), claims())
     assert found.fails and "only committed" in found.rows[-1]

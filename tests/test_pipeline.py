@@ -189,6 +189,19 @@ def test_executed_notebooks_and_images_are_small_enough_for_github():
     assert not too_big
 
 
+def test_the_learning_rates_of_ascent_are_those_that_the_pilots_rule_chose():
+    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    chosen = pd.read_csv(ROOT / "results/tables/learning_rates.csv").query("chosen").sort_values("trained_with")
+    by_method = chosen.groupby("method")["learning_rate"].last().to_dict()  # of two trainings, that with AdamW
+    assert by_method == {m: pytest.approx(params["methods"][m]["learning_rate"]) for m in params["pilot"]["methods"]}
+
+
+def test_every_model_is_better_than_its_base_on_held_out_text():
+    gains = pd.read_csv(ROOT / "results/tables/training_gains.csv")
+    assert len(gains) == 32 and gains["gain"].min() > 0
+    assert gains.groupby("trained_with")["gain"].mean().min() >= 0.2
+
+
 def test_tables_in_git_are_together_under_15_mb():
     assert sum(p.stat().st_size for p in ROOT.glob("results/**/*.*") if p.suffix in (".csv", ".parquet")) < 15e6
 

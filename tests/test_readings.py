@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from tests.fake_study import FakeStudy, smoke
 from unlearning.reading import controls, figures, figures_unlearning, learning, panels, plots, readings, study
@@ -115,6 +116,16 @@ def test_models_that_never_held_a_set_lie_inside_the_floor_and_the_others_outsid
     assert table["auc"].min() > 0.95
 
 
+def test_a_model_without_the_set_is_left_out_of_its_own_average_and_floor(loaded):
+    table = controls.calibration(loaded, "adamw", "ind-a", confidence=0.95).query("side == 'out'").set_index("model")
+    ids, outside = loaded.members("ind-a"), loaded.outside("ind-a")
+    others = loaded.references["adamw"].loc[outside[1:], ids].to_numpy()
+    g = loaded.references["adamw"].loc[outside[0], ids].to_numpy() - others.mean(axis=0)
+    half = stats.t.ppf(0.975, 6) * others.std(axis=0, ddof=1) * np.sqrt(1 + 1 / 7)
+    assert table.loc[outside[0], "exposure"] == pytest.approx(g.mean())
+    assert table.loc[outside[0], "share_outside"] == np.mean(np.abs(g) > half)
+
+
 def test_the_reading_by_original_stops_at_once_and_leaves_everything(loaded, made):
     run = loaded.select(forget_set="ind-a")[0]
     scores = controls.scores_by_run(made.tables / "unlearn" / run.name)[run.model, "in"]
@@ -140,7 +151,8 @@ def test_exposure_by_rank_falls_from_the_ceiling(loaded, made):
 
 def test_too_few_models_give_no_row_instead_of_a_wrong_one(tmp_path):
     small = study.load(smoke(tmp_path).write().root)
-    assert controls.calibration(small, "adamw", "ind-a", confidence=0.95).empty
+    table = controls.calibration(small, "adamw", "ind-a", confidence=0.95)  # two models without the set
+    assert table.loc[table["side"] == "out", "share_outside"].isna().all()
     assert controls.membership(small, small.select()[0]).empty
 
 

@@ -92,6 +92,12 @@ WRONG = {
     "a batch of another kind": ("  batch: whole", "  batch: some", r"batch is 'some'. Write whole, or"),
     "an unknown placebo": ("placebo: [ind-a-adamw", "placebo: [ind-a-adam", r"unknown ascent 'ind-a-adam'"),
     "an unknown headline": ("  ood: ood-canary-a", "  ood: ood-canary-c", r"unknown forget set 'ood-canary-c'"),
+    "dropout in ascent": ("  dropout: 0.0\n  batch: whole", "  dropout: 0.1\n  batch: whole", r"no effect.*Write 0.0"),
+    "weight decay of Adafactor": (
+        "  weight_decay: 0.0\n    clip_norm: null",
+        "  weight_decay: 0.1\n    clip_norm: null",
+        r"train.adafactor.weight_decay has no effect",
+    ),
     "a duplicate key": ("track: tiny", "track: tiny\ntrack: tiny", r"not YAML.*duplicate key"),
     "no YAML": ("track: tiny", "track: [tiny", r"not YAML"),
 }

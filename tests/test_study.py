@@ -6,18 +6,21 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from tests.fake_study import ARMS, NINE_SETS, FakeStudy, smoke
 from unlearning import metrics
+from unlearning.effects import main_effects
 from unlearning.reading import rates, summaries, verdicts
 from unlearning.reading.claims import claims_table
-from unlearning.reading.questions import COLUMNS, decide
+from unlearning.reading.questions import COLUMNS, Question, decide, make_row
 from unlearning.reading.study import load
 
 DELTA = {"C1_auc": 0.95, "C1_outside": 0.10, "C2_share_of_k_star": 0.05, "C3_nats_per_token": 0.05,
          "C4_nats_per_token": 0.05, "C5_rho": 0.1, "C6_rho": 0.1, "identifiable_rho": 0.8}  # fmt: skip
 ASK = {"ind": "ind-a", "ood": "ood-canary-a", "headline": ["adafactor-restored", "adamw"], "delta": DELTA}
 SETS = ["ind-a", "ind-x16", "ood-canary-a"]
+ROWS_A_SET = len(summaries.RUN_UNITS) + 1 + 3  # k_star_reference, and three worst cases
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +274,47 @@ def test_ascents_at_another_learning_rate_are_asked_in_c2_alone(fake, study, tmp
     rows = rows.set_index("statement")
     at = {times: rows[rows.index.str.contains(f"learning rate × {times}", regex=False)].iloc[0] for times in "½12"}
     assert at["½"]["estimate"] == at["1"]["estimate"] and np.isfinite(at["1"]["low"])
+    assert at["½"]["delta"] == pytest.approx(at["1"]["delta"]) and at["1"]["delta"] > 0  # each from its own k*
     assert at["2"]["reason"].startswith("no runs in arm adamw-double") and at["2"]["n"] == 0
+
+
+def test_thirty_two_models_have_verdicts_without_the_sign_flip_of_more_than_twenty(tmp_path):
+    many = FakeStudy(tmp_path, models=32, arms={"adamw": ("adamw", "adamw", ["ind-a", "ood-canary-a"])}).write()
+    table = claims_table(load(many.root), **ASK | {"headline": ["adamw"]})
+    row = table[(table["claim"] == "C1") & (table["part"] == "a")].iloc[0]
+    assert row["n"] == 24 and np.isfinite(row["p"]) and np.isnan(row["p_sign_flip"])
+    assert verdicts.sentence(row).endswith(".")
+
+
+def test_a_model_without_a_value_is_counted_in_the_reason(study):
+    q = Question(study, summaries.run_table(study), "adamw", ("ind-a",), ("ood-canary-a",), {}, 0.95)
+    row = make_row(q, "C4", "c", "", [0.1, np.nan, 0.2], unit="", delta=0.0, direction=1)
+    assert row["n"] == 2 and row["reason"] == "1 of 3 models left out: censored or not measured"
+
+
+def test_repetition_has_one_row_a_kind_beside_memorization(tmp_path):
+    sets = ["ind-a", "ind-x16", "ood-secret-x1", "ood-secret-x16"]
+    fake = FakeStudy(tmp_path, sets={s: NINE_SETS[s] for s in sets}, arms={"adamw": ("adamw", "adamw", sets)}).write()
+    table = claims_table(load(fake.root), **ASK | {"ood": "ood-secret-x1", "headline": ["adamw"]})
+    rows = table[(table["claim"] == "C5") & table["statement"].str.startswith("performance lost")]
+    assert [s.rpartition("least repeated ")[2] for s in rows["statement"]] == ["natural set", "secret set"]
+    assert (rows["n"] == 4).all() and np.isfinite(rows["low"]).all()
+
+
+def test_exposure_at_the_start_has_the_interval_of_the_regression_that_makes_the_references(study):
+    sets = summaries.set_table(study, summaries.run_table(study))
+    start = sets[(sets["arm"] == "adamw") & (sets["forget_set"] == "ind-a")].set_index("quantity")
+    whole = study.references["adamw"][study.members("ind-a")].mean(axis=1)
+    fit = main_effects(whole.to_numpy()[:, None], study.design.to_numpy())
+    column = list(study.design.columns).index("ind-a")
+    half = stats.t.ppf(0.975, fit.df) * 2 * fit.standard_error[column, 0]
+    row = start.loc["exposure_0"]
+    assert row["estimate"] == pytest.approx(2 * fit.effects[column, 0]) and row["n"] == 16
+    assert row["high"] - row["estimate"] == pytest.approx(half)
+    runs = study.select(arm="adamw", forget_set="ind-a")
+    assert row["estimate"] == pytest.approx(np.mean([r.exposure[0].mean() for r in runs]))  # the runs share the effect
+    per_step = np.mean([metrics.interpolate(r.exposure.mean(axis=1), r.steps, r.k_star - 1) for r in runs])
+    assert start.loc["k_star_reference", "estimate"] == pytest.approx(half / per_step)
 
 
 def test_every_row_can_be_said_in_a_sentence(table):
@@ -304,7 +347,8 @@ def test_a_missing_table_is_named_and_the_rest_goes_on(small, gone, words):
     assert any(words in reason for reason in study.missing)
     runs = summaries.run_table(study)
     table = claims_table(study, runs=runs, **ASK)
-    assert len(table) and len(summaries.set_table(study, runs)) >= 0
+    sets = runs.groupby(["arm", "forget_set"])
+    assert len(table) and len(summaries.set_table(study, runs)) == len(sets) * ROWS_A_SET
     assert (table.loc[~np.isfinite(table["low"]), "reason"] != "").all()
 
 

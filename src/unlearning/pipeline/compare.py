@@ -18,10 +18,29 @@ from unlearning.errors import StudyError
 
 TABLES = Path("results/tables")
 
-# Largest difference that counts as none, by column: the first entry whose text stands in the column's name.
+# Largest difference that counts as none. Estimates, means and their limits: by unit, that of the row or of the table.
+UNITS = {
+    "steps": 3.0,
+    "nats": 1.0,
+    "nats per token": 0.05,
+    "rank correlation": 0.1,
+    "AUC": 0.05,
+    "BLEU": 2.0,
+    "share": 0.1,
+}
+IN_UNITS = ("estimate", "mean", "low", "high", "delta")
+UNIT_OF = {
+    "exposure_k_star.csv": "steps",
+    "trade_off_along.csv": "nats per token",
+    "trade_off_where.csv": "nats per token",
+    "trade_off_bleu.csv": "BLEU",
+}
+# All others by column: the first entry that is the column's name, or whose text stands in it.
 # Nats of one example: two runs that differ in data order alone are 2.6 nats apart.
+NAMES = {"p": 0.1, "p_holm": 0.1, "p_sign_flip": 0.1, "gain": 0.05, "distance": 0.1, "tpr": 0.2}
 TOLERANCES = {
     "per_token": 0.05,  # nats per token
+    "lost": 0.05,
     "accuracy": 0.02,
     "bleu": 2.0,
     "log_likelihood": 8.0,  # nats of one example
@@ -36,11 +55,10 @@ TOLERANCES = {
     "cosine": 0.1,
     "share": 0.1,
     "clipped": 0.2,
-    "p_value": 0.1,
 }
 OTHERWISE = 1.0  # nats, for every other number
 RELATIVE = 0.1  # of the committed value, where that is more
-MAY_DIFFER = 0.05  # share of rows of a long table (an example a row) that may lie outside
+MAY_DIFFER = 0.05  # share of a table's rows that may lie outside; a verdict may not
 KEYS = (  # noqa: SIM905
     "track trained_with model forget_set method role step split example_id left_out epoch kind origin arm claim "
     "ascent group set base column reason spec unit reference test quantity what statistic level"
@@ -71,9 +89,17 @@ def read(data: bytes, suffix: str) -> pd.DataFrame:
     return table.astype(dict.fromkeys(text, str))
 
 
-def tolerance(column: str) -> float:
-    """The largest difference in a column that counts as none."""
-    return next((t for part, t in TOLERANCES.items() if part in column), OTHERWISE)
+def tolerance(column: str, unit: str = "") -> float:
+    """The largest difference in a column that counts as none, in the unit of the row or table if it has one."""
+    if unit and column in IN_UNITS:
+        return next((t for name, t in UNITS.items() if unit == name or unit.startswith(f"{name} of")), OTHERWISE)
+    return NAMES.get(column) or next((t for part, t in TOLERANCES.items() if part in column), OTHERWISE)
+
+
+def _limits(column: str, table: str, rows: pd.DataFrame) -> np.ndarray:
+    """The tolerance of a column in each row."""
+    named = next((rows[c] for c in ("unit", "unit committed") if c in rows), [UNIT_OF.get(table, "")] * len(rows))
+    return np.array([tolerance(column, str(unit)) for unit in named])
 
 
 def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame, *, show: int = 5) -> Difference:
@@ -94,13 +120,14 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame, *, show: 
     alone = both[both["_merge"] != "both"]
     both = both[both["_merge"] == "both"]
     values = [c for c in here.columns if c not in keys]
-    outside = {c: _outside(both[f"{c} here"], both[f"{c} committed"], tolerance(c)) for c in values}
+    limits = {c: _limits(c, name, both) for c in values}
+    outside = {c: _outside(both[f"{c} here"], both[f"{c} committed"], limits[c]) for c in values}
     bad = pd.DataFrame(outside, index=both.index).any(axis=1) if values else pd.Series(False, index=both.index)
     for index in both.index[bad][:show]:
         found.rows.append(_tell(both.loc[index], keys, [c for c in values if outside[c][index]]))
     found.rows += [f"{_name(row, keys)}: only {_side(row)}" for _, row in alone.head(show).iterrows()]
     changed = int(bad.sum()) + len(alone)
-    allowed = MAY_DIFFER * max(len(both), 1) if len(there) > 1000 else 0
+    allowed = MAY_DIFFER * len(both)
     verdicts = any(bool(outside[c].any()) for c in values if c in VERDICTS)
     found.fails = changed > allowed or verdicts
     found.verdict = f"{changed} of {len(both) + len(alone)} rows differ" if changed else "within tolerance"
@@ -120,7 +147,7 @@ def _keys(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
     return keys
 
 
-def _outside(here: pd.Series, there: pd.Series, limit: float) -> pd.Series:
+def _outside(here: pd.Series, there: pd.Series, limit: np.ndarray) -> pd.Series:
     """Where two columns differ by more than the tolerance; two missing values are equal."""
     numbers = [pd.to_numeric(s, errors="coerce") for s in (here, there)]
     textual = not all(pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s) for s in (here, there))

@@ -17,6 +17,7 @@ from unlearning.pipeline.readme_parts import (
     interval,
     link,
     minutes,
+    number,
     read_csv,
     read_yaml,
     runs,
@@ -39,8 +40,9 @@ SHOWN_BY = {  # claim -> figure and source notebook that show it best
 }
 QUANTITIES = {  # of results/tables/sets.csv -> column title
     "exposure_0": "exposure before, nats",
-    "instance_share": "of it the instance's own",
+    "instance_share": "instance part of it",
     "k_star": "steps to forget, k\\*",
+    "k_star_reference": "± by the reference",
     "lost_100": "performance lost at k\\*, nats per token",
 }
 
@@ -54,7 +56,14 @@ def figure(root: Path) -> str:
     if not (root / path).exists():
         return "*The main figure appears here after the first full run (`make repro`).*"
     text = "Performance lost on held-out text against the exposure that is left, as models unlearn"
-    return f"[![{text}]({path})]({executed})" if executed else f"![{text}]({path})"
+    picture = f"[![{text}]({path})]({executed})" if executed else f"![{text}]({path})"
+    caption = (
+        "*Each line is one forget set, from the left (well known) to the vertical zero (as if never seen) and beyond; "
+        "the higher it gets there, the more the model has lost on other text. Here the loss is counted from models "
+        "that never saw the set; the tables below count it from the model before unlearning. From 0.1 on the scale "
+        "is logarithmic.*"
+    )
+    return f"{picture}\n\n{caption}"
 
 
 def claims(root: Path) -> str:
@@ -93,13 +102,26 @@ def _after_claims(root: Path, found: pd.DataFrame) -> str:
 
 
 def _other_rulers(found: pd.DataFrame) -> str:
-    """The rows beside a claim that go against it: they decide nothing, but nobody should have to look for them."""
-    against = found[(found["part"] == "beside") & (found["verdict"] == "contradicted")]
-    if not len(against):
-        return ""
-    lines = [f"- {r.claim}, `{r.arm}`: {r.statement}: {interval(r)} {r.unit}" for r in against.itertuples()]
-    intro = "By other rulers, which decide nothing, these go against a claim:"
-    return "\n\n" + intro + "\n\n" + "\n".join(lines)
+    """The rows beside a claim that go against it or do not bear it out: nobody should have to look for them."""
+    beside = found[(found["part"] == "beside") & found["verdict"].isin(["contradicted", "equivalent", "inconclusive"])]
+    against = beside[beside["verdict"] == "contradicted"]
+    rest = beside[beside["verdict"] != "contradicted"]
+    intro = {
+        "By other rulers, which decide nothing, these go against a claim:": against,
+        "And these do not bear it out:": rest,
+    }
+    return "".join(f"\n\n{title}\n\n" + "\n".join(_rulers(rows)) for title, rows in intro.items() if len(rows))
+
+
+def _rulers(rows: pd.DataFrame) -> list[str]:
+    """One line a claim, arm and statement; what differs in the parenthesis at its end alone is told in one line."""
+    split = rows["statement"].str.extract(r"^(?P<what>.*?)(?: \((?P<of>[^()]*)\))?$")
+    lines = []
+    for (claim, arm, what), group in rows.join(split).groupby(["claim", "arm", "what"], sort=False):
+        values = [f"{interval(r)}{f' ({r.of})' if isinstance(r.of, str) else ''}" for r in group.itertuples()]
+        words = ", ".join(dict.fromkeys(group["verdict"]))
+        lines.append(f"- {claim}, `{arm}`: {what}: {'; '.join(values)} {group['unit'].iloc[0]}: {words}")
+    return lines
 
 
 def _verdict(found: pd.DataFrame, claim: str, arm: str) -> str:
@@ -109,8 +131,11 @@ def _verdict(found: pd.DataFrame, claim: str, arm: str) -> str:
     parts = found[(found["claim"] == claim) & (found["arm"] == arm) & (found["part"] != "beside")]
     if not len(parts):
         return "not computed: no row in claims.csv"
-    each = [f"{'' if pd.isna(row.part) else f'{row.part}: '}{interval(row)} {row.unit}" for row in parts.itertuples()]
-    return f"**{parts['claim_verdict'].iloc[0]}**<br>" + "<br>".join(each)
+    lines = [f"**{parts['claim_verdict'].iloc[0]}**"]
+    for row in parts.itertuples():
+        name = "" if pd.isna(row.part) else f"{row.part}: "
+        lines.append(f"{name}{interval(row)} {row.unit} (margin {number(row.delta)}, n = {row.n})")
+    return "<br>".join([*lines, f"p = {number(parts['p_holm'].iloc[0])} after Holm"])
 
 
 def numbers(root: Path) -> str:
@@ -132,7 +157,7 @@ def _numbers_table(found: pd.DataFrame, arms: list[str], sets: list[str]) -> str
             here = found[(found["arm"] == arm) & (found["forget_set"] == name)].set_index("quantity")
             cells = [interval(here.loc[q]) if q in here.index else "–" for q in QUANTITIES]
             if len(here):
-                rows.append([f"`{name}`", f"`{arm}`", str(int(here["n"].max())), *cells])
+                rows.append([f"`{name}`", f"`{arm}`", str(int(here.loc["k_star", "n"])), *cells])
     return table(["forget set", "arm", "models", *QUANTITIES.values()], rows) if rows else "*None was run.*"
 
 

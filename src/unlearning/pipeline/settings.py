@@ -140,6 +140,15 @@ def _mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     yield from _set_mistakes(s)
     yield from _ascent_mistakes(s)
     yield from _reference_mistakes(s)
+    yield from _without_effect(s)
+
+
+def _without_effect(s: Settings) -> Iterator[tuple[Place, str]]:
+    """Values that would change nothing: better refused than reported in a paper."""
+    if s.unlearn.dropout:
+        yield ("unlearn", "dropout"), "has no effect: ascent runs without dropout. Write 0.0."
+    if s.train.adafactor.weight_decay:
+        yield ("train", "adafactor", "weight_decay"), "has no effect: Adafactor runs without it. Write 0.0."
 
 
 def _corpus_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:

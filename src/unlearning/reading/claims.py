@@ -12,9 +12,10 @@ import pandas as pd
 
 from unlearning import metrics
 from unlearning.reading import rates
+from unlearning.reading.controls import calibration
 from unlearning.reading.questions import BESIDE, CLAIMS, COLUMNS, NOT_COMPUTED, Question, decide, make_row
 from unlearning.reading.study import OTHER_RATES, Run, Study
-from unlearning.reading.summaries import run_table
+from unlearning.reading.summaries import run_row, run_table
 from unlearning.stats import SignTest, fisher_z, sign_test_by_bounds
 
 LEARNING_RATES = {"½": OTHER_RATES["½"], "1": "", "2": OTHER_RATES["2"]}  # what such an arm's name ends in
@@ -24,12 +25,11 @@ def c1(q: Question) -> list[dict]:
     """A metric for generative models: it separates in- from out-models, and its floor holds for out-models."""
     separates = "run exposure at θ0 tells models trained on a set from models that were not: AUC above the margin"
     calibrated = "of models never trained on a set, at most the margin lies outside the noise floor"
-    runs = [r for r in q.study.select(arm=q.arm) if r.forget_set in (*q.ind, *q.ood)]
-    areas, outside = [], []
-    for run in {r.forget_set: r for r in runs}.values():
-        area, share = separation(q.study, run, confidence=q.confidence)
-        areas.append(area)
-        outside.append(share)
+    trained_with = {r.forget_set: r.trained_with for r in q.study.select(arm=q.arm)}
+    names = [name for name in (*q.ind, *q.ood) if name in trained_with]
+    tables = [calibration(q.study, trained_with[name], name, confidence=q.confidence) for name in names]
+    areas = [t[t["side"] == "in"].set_index("model")["auc"] for t in tables]
+    outside = [t[t["side"] == "out"].set_index("model")["share_outside"].dropna() for t in tables]
     few = "" if any(len(s) for s in outside) else "fewer than three references a set"
     return [
         make_row(q, "C1", "a", separates, _mean_by_model(areas), unit="AUC", delta=0.0, null=q.delta["C1_auc"],
@@ -39,48 +39,37 @@ def c1(q: Question) -> list[dict]:
     ]  # fmt: skip
 
 
-def separation(study: Study, run: Run, *, confidence: float) -> tuple[dict[int, float], dict[int, float]]:
-    """In-model -> AUC of its exposure at θ0 against the out-models'; out-model -> its share outside the floor.
-
-    Every model's reference is the plain average of the out-models, its own left out.
-    """
-    table = study.references[run.trained_with][run.examples]
-    inside, outside = (table.loc[[m for m in side(run.forget_set) if m in table.index]]
-                       for side in (study.inside, study.outside))  # fmt: skip
-    if len(outside) < 2:
-        return {}, {}
-    others = {m: outside.drop(index=m).to_numpy() for m in outside.index}
-    negatives = {m: outside.loc[m].to_numpy() - others[m].mean(axis=0) for m in outside.index}
-    flat = np.concatenate(list(negatives.values()))
-    mean = outside.to_numpy().mean(axis=0)
-    areas = {m: metrics.auc(positives=inside.loc[m].to_numpy() - mean, negatives=flat) for m in inside.index}
-    shares = {}
-    for m, g in negatives.items() if len(outside) > 2 else []:
-        floor = metrics.noise_floor(reference_sd=others[m].std(axis=0, ddof=1), n_unlearned=1,
-                                    n_reference=len(others[m]), confidence=confidence)  # fmt: skip
-        shares[m] = float(np.mean(np.abs(g) > floor))
-    return areas, shares
-
-
-def _mean_by_model(by_set: list[dict[int, float]]) -> np.ndarray:
-    return pd.DataFrame(by_set).mean().to_numpy() if by_set else np.empty(0)
+def _mean_by_model(by_set: list[pd.Series]) -> np.ndarray:
+    return pd.concat(by_set, axis=1).mean(axis=1).to_numpy() if by_set else np.empty(0)
 
 
 def c2(q: Question) -> list[dict]:
     """More unlearning steps for OOD: k*(OOD) − k*(InD), paired; a sign test by bounds where a run is censored."""
     statement = "k*(OOD) − k*(InD) inside models that hold both"
     pairs, reason = q.pairs("k_star")
-    delta = q.delta["C2_share_of_k_star"] * float(pairs["ind"].mean()) if pairs["ind"].notna().any() else np.nan
     row = make_row(q, "C2", "", statement, pairs["ood"] - pairs["ind"], unit="steps",
-                   delta=0.0 if np.isnan(delta) else delta, direction=1, reason=reason)  # fmt: skip
+                   delta=_steps_that_count(q, pairs), direction=1, reason=reason)  # fmt: skip
     if len(pairs) and pairs.isna().any(axis=None):
         row |= _sign_row(_bounded(q, pairs), len(pairs), int(pairs.isna().any(axis=1).sum()), q.confidence)
     rows = [row]
     for times, suffix in LEARNING_RATES.items():
         what = f"the same from an equal starting level, the smaller exposure at θ0 of the two (learning rate × {times})"
-        values, why = from_equal_level(replace(q, arm=q.arm + suffix))
-        rows.append(make_row(q, "C2", BESIDE, what, values, unit="steps", delta=row["delta"], direction=1, reason=why))
+        other = _arm_of_runs(q, q.arm + suffix)
+        values, why = from_equal_level(other)
+        delta = _steps_that_count(other, other.pairs("k_star")[0])
+        rows.append(make_row(q, "C2", BESIDE, what, values, unit="steps", delta=delta, direction=1, reason=why))
     return rows
+
+
+def _arm_of_runs(q: Question, arm: str) -> Question:
+    """The question for an arm that may be kept out of the table of runs (another learning rate)."""
+    rows = [run_row(q.study, run) for run in q.study.select(arm=arm)]
+    return replace(q, arm=arm, runs=pd.DataFrame(rows) if rows else q.runs)
+
+
+def _steps_that_count(q: Question, pairs: pd.DataFrame) -> float:
+    """The margin of C2, a share of the arm's own k*(InD) over the pairs; 0 where there is none."""
+    return q.delta["C2_share_of_k_star"] * float(pairs["ind"].mean()) if pairs["ind"].notna().any() else 0.0
 
 
 def _bounded(q: Question, pairs: pd.DataFrame) -> SignTest:
@@ -164,14 +153,15 @@ def c5(q: Question, by_model: pd.DataFrame) -> list[dict]:
     Beside it, for no margin was fixed: whether repetition changes the damage at equal nats removed.
     """
     statement = "rate of unlearning rank-correlated with memorization, given length, inside models and sets"
-    kind = q.nothing or "no kind with two repetition strata in this arm"
-    strata = [rates.equal_removal(q.study, q.arm, k).set_index("model") for k in rates.strata(q.study, q.arm)]
-    costs = pd.concat([t["many"] - t["few"] for t in strata]).groupby(level=0).mean() if strata else []
-    lost = "performance lost at equal nats removed: most repeated − least repeated set of a kind"
+    lost = "performance lost at equal nats removed: most repeated − least repeated {} set"
+    strata = {kind: rates.equal_removal(q.study, q.arm, kind) for kind in rates.strata(q.study, q.arm)}
+    costs = {kind: table["many"] - table["few"] for kind, table in strata.items()}
+    none = q.nothing or "no kind with two repetition strata in this arm"
     return [
         _correlation(q, by_model, "C5", "", "rate_mem", statement),
-        make_row(q, "C5", BESIDE, lost, costs, unit="nats per token", delta=q.delta["C3_nats_per_token"], direction=0,
-                 reason="" if strata else kind),
+        *(make_row(q, "C5", BESIDE, lost.format(kind), values, unit="nats per token",
+                   delta=q.delta["C3_nats_per_token"], direction=0, reason="" if len(values) else none)
+          for kind, values in (costs or {"(of any kind)": []}).items()),
         *_besides(q, by_model, "C5", "rate_mem", "memorization"),
         _correlation(q, by_model, "C5", BESIDE, "k_star_mem", "its k* with memorization, partly by construction"),
     ]  # fmt: skip

@@ -17,11 +17,14 @@ LEAST_POPULATION = 10  # never-trained examples of a length, below which exposur
 
 
 def calibration(study: Study, trained_with: str, forget_set: str, *, confidence: float) -> pd.DataFrame:
-    """Models with and without a set, at θ0, each against the average of the models without it (left out of its own).
+    """Models with and without a set, at θ0, each against the average of the models without it.
+
+    A model without the set is left out of its own average, and of the spread that gives its floor.
 
     Returns:
         forget_set, trained_with, side (in | out), model, exposure (set mean, nats), share_outside (of the set's
-        examples, the floor), auc (in against all out, per example; NaN on the out side).
+        examples, the floor; NaN with one model to take it from), auc (in against all out, per example; NaN on the out
+        side). No row with fewer than two models without the set, or none with it.
     """
     table, ids = study.references[trained_with], study.members(forget_set)
     inside, outside = (
@@ -29,18 +32,26 @@ def calibration(study: Study, trained_with: str, forget_set: str, *, confidence:
         for side in (study.inside(forget_set), study.outside(forget_set))
     )
     names = ["forget_set", "trained_with", "side", "model", "exposure", "share_outside", "auc"]
-    if len(outside) < 3 or not len(inside):
+    if len(outside) < 2 or not len(inside):
         return pd.DataFrame(columns=names)
-    floor = floor_of(study, trained_with, forget_set, examples=ids, confidence=confidence)
-    g_in = inside.to_numpy() - outside.to_numpy().mean(axis=0)
-    rest = (outside.to_numpy().sum(axis=0) - outside.to_numpy()) / (len(outside) - 1)
-    g_out = outside.to_numpy() - rest
+    others = {("in", m): outside for m in inside.index} | {("out", m): outside.drop(index=m) for m in outside.index}
+    exposure = {(side, m): table.loc[m, ids] - rest.mean() for (side, m), rest in others.items()}
+    never = np.concatenate([g for (side, _), g in exposure.items() if side == "out"])
     rows = []
-    for side, models, g in (("in", inside.index, g_in), ("out", outside.index, g_out)):
-        for model, row in zip(models, g, strict=True):
-            area = neighbours.auc(positives=row, negatives=g_out) if side == "in" else np.nan
-            rows.append((forget_set, trained_with, side, model, row.mean(), np.mean(np.abs(row) > floor), area))
+    for (side, model), g in exposure.items():
+        area = neighbours.auc(positives=g, negatives=never) if side == "in" else np.nan
+        share = _share_outside(g, others[side, model], confidence)
+        rows.append((forget_set, trained_with, side, model, g.mean(), share, area))
     return pd.DataFrame(rows, columns=names)
+
+
+def _share_outside(exposure: pd.Series, others: pd.DataFrame, confidence: float) -> float:
+    """Of one model's examples, outside the floor that the others' spread gives."""
+    if len(others) < 2:
+        return float("nan")
+    floor = metrics.noise_floor(reference_sd=others.std(ddof=1), n_unlearned=1, n_reference=len(others),
+                                confidence=confidence)  # fmt: skip
+    return float(np.mean(np.abs(exposure) > floor))
 
 
 def partner_calibration(study: Study, partners: pd.DataFrame, *, trained_with: str, confidence: float) -> pd.DataFrame:

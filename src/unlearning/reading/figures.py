@@ -171,5 +171,6 @@ def loss_scale(ax: Axes, axis: str = "y", *, linear: float = 0.1) -> None:
     which.set_major_locator(FixedLocator([-10, -1, -linear, 0, linear, 1, 10]))
     which.set_minor_locator(FixedLocator([-0.3, 0.3, 3, 30]))
     which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    getattr(ax, f"set_{axis}lim")(**{"right" if axis == "x" else "top": 1.6 * high})  # marks stay whole
     which.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     ax.tick_params(axis=axis, which="minor", labelsize=6)

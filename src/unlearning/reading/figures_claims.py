@@ -22,7 +22,7 @@ def repetition(runs: pd.DataFrame, strata: Mapping[str, Mapping[str, int]], quan
     """
     if not strata:
         return said("No arm has two sets of one kind that differ in repetitions.")
-    fig, axes = plots.grid(len(strata), len(quantities), height_in=1.55, sharex=True)
+    fig, axes = plots.grid(len(strata), len(quantities), height_in=1.8, sharex=True)
     for row, (arm, sets) in zip(axes, strata.items(), strict=True):
         for ax, (column, label) in zip(row, quantities.items(), strict=True):
             _by_repetition(ax, runs[runs["arm"] == arm], sets, column)

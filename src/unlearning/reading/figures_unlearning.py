@@ -197,7 +197,7 @@ def by_repetition(panels: Mapping[str, pd.DataFrame], *, ylabels: Mapping[str, s
         panels: quantity -> kind, repetitions, forget_set, mean, low, high.
         ylabels: quantity -> axis label with unit.
     """
-    fig, axes = plots.grid(1, len(panels), height_in=2.2)
+    fig, axes = plots.grid(1, len(panels), height_in=2.6)
     for ax, (quantity, table) in zip(axes[0], panels.items(), strict=True):
         for i, (kind, rows) in enumerate(table.groupby("kind", sort=False)):
             style, rows = plots.look(kind), rows.sort_values("repetitions")

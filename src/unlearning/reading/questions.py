@@ -13,6 +13,7 @@ CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6")
 COLUMNS = ["claim", "part", "arm", "statement", "estimate", "low", "high", "unit", "delta", "n", "p", "p_sign_flip",
            "p_holm", "verdict", "claim_verdict", "reason"]  # fmt: skip
 BESIDE, NOT_COMPUTED = "beside", "not computed"
+FLIPPED = 20  # values whose flips of sign are enumerated at most; with more the sign-flip p stays empty
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Question:
         here = table[table["forget_set"].isin(sets)]
         return here.groupby("model")[column].agg(lambda v: v.mean(skipna=False))
 
-    def pairs(self, column: str, factor: str | None = None) -> tuple[pd.DataFrame, str]:
+    def pairs(self, column: str) -> tuple[pd.DataFrame, str]:
         """Models that hold both sides, columns ind and ood, and why some or all of them have no value."""
         both = pd.DataFrame({"ind": self.by_model(column, self.ind), "ood": self.by_model(column, self.ood)})
         absent = [s for s, column in ((self.ind, "ind"), (self.ood, "ood")) if both[column].isna().all()]
@@ -82,7 +83,8 @@ def make_row(
         claim: C1 to C6.
         part: "" or a letter, or 'beside'.
         statement: in words, what a value beyond delta supports.
-        values: (n_models,) in `unit`; for correlations Fisher's z.
+        values: (n_models,) in `unit`; for correlations Fisher's z. What is not finite is left out, and counted in the
+            reason.
         unit: of the estimate.
         delta: margin around `null` (for correlations in ρ).
         direction: as in `stats.verdict`; 0 where the claim is 'affects'.
@@ -90,8 +92,10 @@ def make_row(
         reason: why there is no value, or fewer than there could be.
         correlation: values are Fisher's z; margin and limits are turned into ρ.
     """
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)] - null
+    given = np.asarray(values, dtype=float)
+    values = given[np.isfinite(given)] - null
+    if len(values) < len(given):
+        reason = reason or f"{len(given) - len(values)} of {len(given)} models left out: censored or not measured"
     margin = float(np.arctanh(delta)) if correlation else delta
     interval = t_interval(values, confidence=q.confidence)
     if interval.n < 2:
@@ -100,7 +104,8 @@ def make_row(
     row = {"claim": claim, "part": part, "arm": q.arm, "statement": statement,
            "estimate": float(back(interval.estimate)), "low": float(back(interval.low)),
            "high": float(back(interval.high)), "unit": unit, "delta": null or delta, "n": interval.n,
-           "p": p_beyond(values, delta=margin), "p_sign_flip": sign_flip_p(values, delta=margin),
+           "p": p_beyond(values, delta=margin),
+           "p_sign_flip": sign_flip_p(values, delta=margin) if len(values) <= FLIPPED else np.nan,
            "verdict": verdict(interval, delta=margin, direction=direction), "reason": reason}  # fmt: skip
     return {**row, "direction": direction}
 

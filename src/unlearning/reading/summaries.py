@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from unlearning import metrics
+from unlearning import effects, metrics
 from unlearning.reading.study import Array, Run, Study, floor_of
 from unlearning.stats import t_interval
 
@@ -128,13 +128,19 @@ def reference_matrix(study: Study, run: Run) -> Array:
 def set_table(study: Study, runs: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     """Every quantity of every set and arm: arm, forget_set, quantity, estimate, low, high, unit, n, reason.
 
-    Student's intervals over models. An estimate that is missing or only a bound has its reason in words.
+    What is known at θ0 has the interval of the regression (`at_start`), all else Student's over models. An estimate
+    that is missing, only a bound or without an interval has its reason in words.
     """
     rows = []
     for (arm, forget_set), group in runs[runs["role"] == "in"].groupby(["arm", "forget_set"]):
+        key = {"arm": arm, "forget_set": forget_set}
+        start = at_start(study, group["trained_with"].iloc[0], forget_set, confidence=confidence)
         for quantity, unit in RUN_UNITS.items():
-            key = {"arm": arm, "forget_set": forget_set, "quantity": quantity}
-            rows.append(key | _interval_row(group, quantity, unit, confidence))
+            found = start.loc[quantity].to_dict() if quantity in start.index else None
+            found = found or _interval_row(group, quantity, confidence)
+            rows.append(key | {"quantity": quantity, "unit": unit} | found)
+        shared = _reference_row(study, arm, forget_set, start)
+        rows.append(key | {"quantity": "k_star_reference", "unit": "steps"} | shared)
         for quantity, value, n in _worst_cases(study, arm, forget_set, confidence):
             reason = "" if np.isfinite(value) else "fewer than two models on a side"
             rows.append({"arm": arm, "forget_set": forget_set, "quantity": quantity, "estimate": value,
@@ -143,7 +149,52 @@ def set_table(study: Study, runs: pd.DataFrame, *, confidence: float = 0.95) -> 
     return pd.DataFrame(rows, columns=columns)
 
 
-def _interval_row(group: pd.DataFrame, quantity: str, unit: str, confidence: float) -> dict:
+def at_start(study: Study, trained_with: str, forget_set: str, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Exposure of the original models, and its instance part, from the regression that makes the references.
+
+    Twice the main effect of the set's column, over all models. Runs of a set share that regression, so that the
+    spread of their exposures at θ0 says nothing about its error.
+
+    Returns:
+        rows exposure_0 and instance_0 (nats) and instance_share (a ratio: no interval); estimate, low, high, n
+        (models), reason. Without never-trained examples of the kind: exposure_0 alone.
+    """
+    table = study.references[trained_with]
+    design = study.design.loc[table.index]
+    kind = study.examples.loc[study.members(forget_set)[0], "kind"]
+    never = [x for x in study.members(f"never-{kind}") if x in table]
+    outcomes = {"exposure_0": table[study.members(forget_set)].mean(axis=1)}
+    if never:
+        outcomes["instance_0"] = outcomes["exposure_0"] - table[never].mean(axis=1)
+    found = effects.influence_matrix(pd.DataFrame(outcomes).to_numpy(), design.to_numpy(), confidence=confidence)
+    column = design.columns.get_loc(forget_set)
+    limits = {"estimate": found.effect[column], "low": found.low[column], "high": found.high[column]}
+    rows = pd.DataFrame({**limits, "n": len(table), "reason": ""}, index=list(outcomes))
+    if not found.df:
+        rows["reason"] = "no column of the design is free: no interval"
+    if never:
+        share = rows.loc["instance_0", "estimate"] / rows.loc["exposure_0", "estimate"]
+        rows.loc["instance_share"] = [share, np.nan, np.nan, len(table), "a ratio of two estimates: no interval"]
+    return rows
+
+
+def _reference_row(study: Study, arm: str, forget_set: str, start: pd.DataFrame) -> dict:
+    """By how many steps the mean k* moves if the reference that all runs share is off by its half-width.
+
+    Half-width of the interval of exposure_0, over the nats that a run's mean exposure falls in the last step before k*.
+    """
+    runs = [r for r in study.select(arm=arm, forget_set=forget_set) if r.k_star > r.steps[0]]
+    half = (start.loc["exposure_0", "high"] - start.loc["exposure_0", "low"]) / 2
+    falls = []
+    for run in runs:
+        before = max(run.k_star - 1, run.steps[0])
+        falls.append(metrics.interpolate(run.exposure.mean(axis=1), run.steps, before) / (run.k_star - before))
+    moved = half / np.mean(falls) if falls else np.nan
+    reason = "" if np.isfinite(moved) else "no run got there, or the reference has no interval"
+    return {"estimate": moved, "low": np.nan, "high": np.nan, "n": len(runs), "reason": reason}
+
+
+def _interval_row(group: pd.DataFrame, quantity: str, confidence: float) -> dict:
     values, censored = group[quantity].copy(), int(group[quantity].isna().sum())
     reason = ""
     if quantity in ("k_star", "k95") and censored:
@@ -158,8 +209,7 @@ def _interval_row(group: pd.DataFrame, quantity: str, unit: str, confidence: flo
     elif interval.n == 1:
         reason = reason or "one run has no interval"
     low, high = (np.nan, np.nan) if bound else (interval.low, interval.high)
-    return {"estimate": interval.estimate, "low": low, "high": high, "unit": unit, "n": interval.n,
-            "reason": reason}  # fmt: skip
+    return {"estimate": interval.estimate, "low": low, "high": high, "n": interval.n, "reason": reason}
 
 
 def _worst_cases(study: Study, arm: str, forget_set: str, confidence: float) -> list[tuple[str, float, int]]:

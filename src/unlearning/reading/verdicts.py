@@ -70,7 +70,7 @@ def set_overview(sets: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     for (arm, name), group in sets.groupby(["arm", "forget_set"], sort=False):
         by_name = group.set_index("quantity")
         cells = {title: _cell(by_name.loc[quantity]) for quantity, title in titles.items()}
-        rows.append({"arm": arm, "forget_set": name, "n": int(by_name["n"].max()), **cells})
+        rows.append({"arm": arm, "forget_set": name, "n": int(by_name.loc["k_star", "n"]), **cells})
     return pd.DataFrame(rows)
 
 
