@@ -124,11 +124,21 @@ def test_a_saved_adafactor_state_continues_its_step_count(tmp_path):
     assert {entries["step"] for entries in optimizer.state.values()} == {22}
 
 
-def test_update_statistics_are_those_of_the_update_that_adafactor_took(tmp_path):
-    model, state = trained_adafactor(tmp_path)
-    update, (size, clipped) = first_update(model, state)
-    assert size > 0 and 0 <= clipped <= 1
-    assert float(update.abs().max()) > 0
+def test_update_statistics_are_those_of_the_update_that_adafactor_took():
+    rate, model = 1e-3, encoder_decoder()
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = optimizer_for(model, "adafactor", learning_rate=rate, clip_threshold=1e9)  # so that the step is whole
+    states(model, optimizer, examples(4, seed=99), 2)
+    took = [_rms(p.detach() - b) / (rate * max(1e-3, _rms(b))) for p, b in zip(model.parameters(), before, strict=True)]
+    size, clipped = update_statistics(optimizer)
+    assert size == pytest.approx(np.mean(took), rel=1e-3) and clipped == 0
+    threshold = float(np.median(took))
+    optimizer.param_groups[0]["clip_threshold"] = threshold
+    assert update_statistics(optimizer)[1] == np.mean([r > threshold for r in took])
+
+
+def _rms(values):
+    return float(values.square().mean().sqrt())
 
 
 def group(name, n, seed):

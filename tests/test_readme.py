@@ -59,6 +59,7 @@ def test_without_results_every_block_says_so_in_words(tmp_path, block):
 
 def claims_row(claim: str, arm: str, **more: Any) -> dict[str, Any]:
     row = {"claim": claim, "part": "", "arm": arm, "estimate": 3.25, "low": 1.5, "high": 5.0, "unit": "steps"}
+    row |= {"delta": 0.5, "n": 4, "p_holm": 0.03}
     return row | {"verdict": "supported", "claim_verdict": "supported", "reason": ""} | more
 
 
@@ -71,7 +72,7 @@ def test_verdicts_and_numbers_come_from_the_tables(tmp_path):
     bound["reason"] = "2 of 8 runs censored: the estimate is a lower bound"
     pd.DataFrame([bound | {"low": float("nan"), "high": float("nan")}]).to_csv(tables / "sets.csv", index=False)
     shown = readme.claims(tmp_path)
-    assert "**supported**<br>3.25 [1.5, 5] steps" in shown
+    assert "**supported**<br>3.25 [1.5, 5] steps (margin 0.5, n = 4)<br>p = 0.03 after Holm" in shown
     assert "99" not in shown
     assert "not computed: no row in claims.csv" in shown
     assert "≥ 200" in readme.numbers(tmp_path)
@@ -86,7 +87,19 @@ def test_a_row_beside_a_claim_is_shown_where_it_goes_against_the_claim(tmp_path)
     assert "another ruler" not in readme.claims(tmp_path)
     rows.append(claims_row("C2", "adamw", verdict="contradicted", **beside))
     pd.DataFrame(rows).to_csv(tables / "claims.csv", index=False)
-    assert "- C2, `adamw`: another ruler: 3.25 [1.5, 5] steps" in readme.claims(tmp_path)
+    assert "- C2, `adamw`: another ruler: 3.25 [1.5, 5] steps: contradicted" in readme.claims(tmp_path)
+
+
+def test_what_differs_in_a_parenthesis_alone_is_told_in_one_line(tmp_path):
+    tables = bare(tmp_path) / "results/tables"
+    tables.mkdir(parents=True)
+    rows = [claims_row("C2", "adamw", statement="the ruler")]
+    for times, low in (("½", 1.5), ("2", 2.5)):
+        beside = {"part": "beside", "statement": f"another ruler (rate × {times})", "low": low}
+        rows.append(claims_row("C2", "adamw", verdict="inconclusive", **beside))
+    pd.DataFrame(rows).to_csv(tables / "claims.csv", index=False)
+    line = "- C2, `adamw`: another ruler: 3.25 [1.5, 5] (rate × ½); 3.25 [2.5, 5] (rate × 2) steps: inconclusive"
+    assert line in readme.claims(tmp_path)
 
 
 def test_numbers_are_shown_for_every_set_and_arm_headline_first(tmp_path):
@@ -99,7 +112,7 @@ def test_numbers_are_shown_for_every_set_and_arm_headline_first(tmp_path):
     lines = [line.split(" | ")[:2] for line in readme.numbers(tmp_path).splitlines() if line.startswith("| `")]
     expected = [(arm, name) for arm in ("adamw", "sgd") for name in ("ind-a", "ood-canary-a")]
     assert lines == [[f"| `{name}`", f"`{arm}`"] for arm, name in expected]
-    assert set(readme.QUANTITIES) <= set(RUN_UNITS)
+    assert set(readme.QUANTITIES) <= {*RUN_UNITS, "k_star_reference"}
 
 
 def test_a_stage_that_was_resumed_counts_its_finished_tasks():
@@ -128,10 +141,12 @@ def test_every_target_of_the_benchmark_is_shown_also_a_missed_one(tmp_path):
     pd.DataFrame(rows, columns=["target", "asked", "measured", "reached"]).to_csv(folder / "targets.csv", index=False)
     machine = {"processor": "P", "cores": 2, "memory_gib": 8, "system": "Linux", "bfloat16": False}
     (folder / "machine.json").write_text(json.dumps(machine))
+    rates = [("training", "ours float32", 30.0), ("training", "Trainer grouped, side by side", 20.0)]
+    pd.DataFrame(rates, columns=["workload", "arm", "median"]).to_csv(folder / "speed.csv", index=False)
     text = readme.speed(tmp_path)
     assert "| training | ≥ 3 × | 3.2 × | yes |" in text
     assert "| ascent | ≥ 4 × | 3.9 × | **no** |" in text
-    assert "without instructions for bfloat16" in text
+    assert "without instructions for bfloat16" in text and "side by side, training is 1.5 × as fast" in text
 
 
 def test_an_edge_that_follows_from_others_is_left_out():

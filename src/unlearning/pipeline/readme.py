@@ -9,6 +9,7 @@ Whatever result is missing is said in words. Imports no torch.
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from unlearning.errors import StudyError
@@ -135,7 +136,8 @@ def _verdict(found: pd.DataFrame, claim: str, arm: str) -> str:
     for row in parts.itertuples():
         name = "" if pd.isna(row.part) else f"{row.part}: "
         lines.append(f"{name}{interval(row)} {row.unit} (margin {number(row.delta)}, n = {row.n})")
-    return "<br>".join([*lines, f"p = {number(parts['p_holm'].iloc[0])} after Holm"])
+    p = parts["p_holm"].iloc[0]
+    return "<br>".join([*lines, f"p = {number(p)} after Holm"] if np.isfinite(p) else lines)
 
 
 def numbers(root: Path) -> str:
