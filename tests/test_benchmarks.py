@@ -60,7 +60,7 @@ def test_the_gate_sees_an_arm_that_clips_otherwise_and_then_nothing_is_timed(tmp
         gate.TRAINING["plain loop"](model, other, epochs, batches, after_step)
 
     arms = gate.TRAINING | {"wrong": wrong}
-    status = run.run(tmp_path, smoke=True, repeats=1, pipeline=False, only=["matmul"], training=arms)
+    status = run.run(tmp_path, smoke=True, repeats=1, only=["matmul"], training=arms)
     table = pd.read_csv(tmp_path / "gate.csv")
     assert status == 1
     assert set(table.loc[~table["equal"], "arm"]) == {"wrong"}
