@@ -96,7 +96,7 @@ WRONG = {
     "weight decay of Adafactor": (
         "  weight_decay: 0.0\n    clip_norm: null",
         "  weight_decay: 0.1\n    clip_norm: null",
-        r"train.adafactor.weight_decay has no effect",
+        r"train.adafactor.weight_decay: has no effect",
     ),
     "a duplicate key": ("track: tiny", "track: tiny\ntrack: tiny", r"not YAML.*duplicate key"),
     "no YAML": ("track: tiny", "track: [tiny", r"not YAML"),
