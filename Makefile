@@ -59,8 +59,8 @@ compare: env  ## are verdicts and numbers those of the last commit, within state
 verify: env  ## does every committed result come from the committed code, settings and inputs (hashes)?
 	@python -m unlearning.pipeline.verify
 
-test: env  ## all tests, the whole pipeline at toy size among them
-	python -m pytest
+test: env  ## all tests, the whole pipeline at toy size among them; two files at a time
+	python -m pytest -n 2 --dist loadfile
 
 test-fast: env  ## the tests that take seconds
 	python -m pytest -m "not slow"

@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
+READING = ("training", "exposure", "trade_off", "memorization", "claims")  # stages
 WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
 
 
