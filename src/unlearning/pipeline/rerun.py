@@ -34,6 +34,7 @@ def chain(name: str) -> list[Any]:
     found: dict[str, Any] = {}
 
     def visit(stage: Any) -> None:
+        """First the makers of what this stage lacks, then the stage."""
         for dep in stage.deps:
             maker = makers.get(str(dep))
             if maker is not None and not Path(str(dep)).exists() and maker.addressing not in found:
