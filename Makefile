@@ -72,8 +72,9 @@ test-cluster: env  ## the tests of the Ray engine: installs Ray, then runs two n
 smoke: env  ## the whole pipeline at toy size, in a temporary copy
 	python -m pytest -m slow -k whole_pipeline -s
 
-lint: env  ## ruff, on code and notebooks
+lint: env  ## ruff: code and notebooks checked, code formatted
 	ruff check .
+	ruff format --check src tests benchmarks
 
 speed: env  ## time the reference matrix product and keep it in results/runs/machine.json
 	@python -m unlearning.pipeline.doctor --speed

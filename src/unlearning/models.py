@@ -26,9 +26,7 @@ Encoded = tuple[list[int], list[int]]  # source ids, target ids
 LOGIT_ROWS = 512  # logits exist for so many target positions at a time
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]
-) -> list[Encoded]:
+def encode(tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]) -> list[Encoded]:
     """Token ids of each (source, target), each ending with end-of-sequence; an empty source stays empty."""
     eos = [tokenizer.eos_token_id]
 
@@ -108,9 +106,7 @@ def target_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """
     inputs = batch.inputs
     if model.config.is_encoder_decoder:
-        memory = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[
-            0
-        ]
+        memory = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
         hidden = model.get_decoder()(
             input_ids=inputs["decoder_input_ids"],
             encoder_hidden_states=memory,
@@ -153,9 +149,7 @@ def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> 
     """A randomly initialised T5 (fp32) from a plain dict of `T5Config` arguments."""
     _set_seed(seed)
     special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    return T5ForConditionalGeneration(
-        T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config)
-    )
+    return T5ForConditionalGeneration(T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config))
 
 
 def load_model(folder: Path | str, *, dropout: float = 0.0) -> PreTrainedModel:

@@ -96,9 +96,7 @@ def at_ceiling(*, log_likelihoods: Array, never_trained: Array) -> Array:
     return np.asarray(log_likelihoods) > np.max(never_trained)
 
 
-def exposure_by_skew_normal(
-    *, log_likelihoods: Array, never_trained: Array, ceiling: float = np.inf
-) -> Array:
+def exposure_by_skew_normal(*, log_likelihoods: Array, never_trained: Array, ceiling: float = np.inf) -> Array:
     """Exposure −log2 P(NLL ≤ NLL(x)) under a skew normal fitted to the never-trained examples.
 
     Extrapolates beyond rank 1. The distribution function is integrated as a logarithm, so that the order of

@@ -15,9 +15,7 @@ from unlearning.scoring import example_lengths, padded_batches
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-POOL_BATCHES = (
-    16  # rows are sorted by length only inside a pool of so many batches: little padding, same order
-)
+POOL_BATCHES = 16  # rows are sorted by length only inside a pool of so many batches: little padding, same order
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,7 @@ class Epoch:
     steps: int
 
 
-def epoch_batches(
-    rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: int, epoch: int
-) -> list[np.ndarray]:
+def epoch_batches(rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The batches of one epoch, in order.
 
     Every row of the universe has its own random rank per (seed, epoch), drawn whether or not the row is
@@ -115,7 +111,7 @@ def fit(
         precision: `float32`, or a lower one for the forward pass (autocast); master weights are always fp32.
         seed: decides data order and dropout, nothing else.
         accelerator: of HF Accelerate, to train one model over several devices: each process takes its share of the
-            rows of every batch, so that a step is that of one process up to rounding. Launch by `accelerate launch`.
+            rows of every batch, so that a step is that of one process up to rounding. Launch with `torchrun`.
     """
     accelerator = accelerator or _OneProcess()
     share, world = accelerator.process_index, accelerator.num_processes

@@ -207,8 +207,7 @@ class _FirstUpdate:
         """Call at step 1, while the parameters' gradients are still those of the first update."""
         parameters = list(model.parameters())
         moved = sum(
-            float(((p.detach() - b) * g).sum())
-            for p, b, g in zip(parameters, self.before, self.gradient, strict=True)
+            float(((p.detach() - b) * g).sum()) for p, b, g in zip(parameters, self.before, self.gradient, strict=True)
         )
         # the step descends the forget set's log-likelihood: its gradient is minus that of the loss L(F)
         dot = -sum(float((p.grad * g).sum()) for p, g in zip(parameters, self.gradient, strict=True))

@@ -46,14 +46,10 @@ def pilot_ascents(
         model = load_model(Path(folder) / "model", dropout=settings["dropout"]).to(device)
         optimizer = make_optimizer(model.parameters(), method["optimizer"], {**method, "learning_rate": rate})
         if method.get("restored"):
-            load_state(
-                optimizer, Path(folder) / "optimizer.safetensors", freeze=method["freeze_second_moment"]
-            )
+            load_state(optimizer, Path(folder) / "optimizer.safetensors", freeze=method["freeze_second_moment"])
         updates = ascent_updates(forget, model, settings["batch"], seed=seed)
         exposure = []
-        for state in ascend(
-            model, optimizer, updates, reduction=method["loss"], clip_norm=method.get("clip_norm")
-        ):
+        for state in ascend(model, optimizer, updates, reduction=method["loss"], clip_norm=method.get("clip_norm")):
             exposure.append(float(state.log_likelihood.mean()) - float(np.mean(reference)))
             if not exposure[-1] > 0 or state.step == settings["k_max"]:
                 break

@@ -37,7 +37,8 @@ from unlearning.errors import StudyError
 SECONDS = ".seconds"  # in a task's folder: how long it took
 ATTEMPTS = 2  # of a task whose worker dies; an exception would only come again, so it is not tried again
 # Settings of this process that can change a result; children on this machine have them anyway.
-TOLD = ("ATEN_", "CUBLAS_", "MALLOC_", "MKL_", "NVIDIA_", "ONEDNN_", "PYTHONHASHSEED", "TOKENIZERS_", "TORCH_")
+TOLD = ("ATEN_", "CUBLAS_", "MALLOC_", "MKL_", "NPY_", "NVIDIA_", "ONEDNN_", "OPENBLAS_")
+TOLD += ("PYTHONHASHSEED", "TOKENIZERS_", "TORCH_")
 KILLED = (
     f"its process, or one beside it, was killed in each of {ATTEMPTS} attempts, most likely for lack of memory. "
     "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
@@ -192,6 +193,7 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
     remote = ray.remote(**takes, max_calls=1, max_retries=0, scheduling_strategy="SPREAD")(_run_one)
 
     def outcome(folder: Path, task: dict[str, Any]) -> tuple[Path, str | None] | None:
+        """What became of a task; None where its worker died."""
         try:
             return ray.get(remote.remote(function, folder, task, Path.cwd()))
         except (LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError):

@@ -84,11 +84,10 @@ def train_model(
     history = []
 
     def note(epoch: int, loss: float, steps: int) -> None:
+        """One more row of training.csv."""
         value = score(model, validation).per_token
         names = ("epoch", "loss", "validation_log_likelihood_per_token", "rows", "steps", "target_tokens")
-        history.append(
-            {**key, **dict(zip(names, (epoch, loss, value, len(mine), steps, tokens), strict=True))}
-        )
+        history.append({**key, **dict(zip(names, (epoch, loss, value, len(mine), steps, tokens), strict=True))})
 
     note(0, float("nan"), 0)
     loop = {name: settings[name] for name in FIT}
