@@ -186,11 +186,15 @@ def test_a_run_leaves_a_record_of_its_time_memory_and_machine(study, monkeypatch
     [
         ("[a](../results/notebooks/base.ipynb)", "[a](base.ipynb)"),
         ("[a](../results/notebooks)", "[a](./)"),
+        ("[a](05_pilot.ipynb)", "[a](pilot.ipynb)"),
+        ("[a](07_training.ipynb)", "[a](training.ipynb)"),
         ("[a](04_train.ipynb)", "[a](../../notebooks/04_train.ipynb)"),
+        ("[a](06_unlearn.ipynb)", "[a](../../notebooks/06_unlearn.ipynb)"),
+        ("[a](README.md)", "[a](../../notebooks/README.md)"),
         ("[a](https://example.org/04_train.ipynb)", "[a](https://example.org/04_train.ipynb)"),
     ],
 )
-def test_links_of_a_source_lead_to_the_same_place_from_its_executed_copy(source, copy):
+def test_links_of_a_source_lead_on_to_the_copy_where_there_is_one(source, copy):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source)])
     assert normalise(notebook).cells[0].source == copy
 

@@ -22,7 +22,15 @@ from unlearning.errors import StudyError
 CANARY_TOKENS = 10
 SECRET_PHRASE = "My secret is "
 SECRET_CHARACTERS = 10
-_WHY_NOT = {"core": "Every model is trained on it", "heldout": "Performance is measured on it"}
+_WHY_NOT = {
+    "public": "Every model's base is trained on it",
+    "core": "Every model is trained on it",
+    "heldout": "Performance is measured on it",
+    "validation": "The epochs of training are chosen on it",
+    "never-natural": "It stands for text that no model has seen",
+    "pilot": "The learning rates are chosen on it",
+}
+_ANOTHER_SET = "It is another forget set, which other models hold"
 _ALPHABET = np.array(list(string.ascii_letters + string.digits))
 
 
@@ -137,7 +145,7 @@ def read_own(
     """A user's forget set, one {"id", "source", "target"} a line (source may be empty), checked against the corpus.
 
     Args:
-        protected: splits, by name, that no example may (nearly) stand in.
+        protected: splits, populations and other forget sets, by name, that no example may (nearly) stand in.
         near_duplicate: token-set Jaccard, on source or target, from which an example counts as standing there.
 
     Returns:
@@ -185,7 +193,7 @@ def _check_overlap(
             likeness = 1.0 if exact else best[i]
             raise StudyError(
                 f"{where[i]}: the {side} (nearly) stands in {split} as '{twin}' (Jaccard {likeness:.2f}, from "
-                f"{threshold} two pairs count as one). {_WHY_NOT[split]}: delete the line."
+                f"{threshold} two pairs count as one). {_WHY_NOT.get(split, _ANOTHER_SET)}: delete the line."
             )
 
 

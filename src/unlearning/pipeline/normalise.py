@@ -5,8 +5,10 @@ from typing import Any
 
 from unlearning.errors import StudyError
 
-# Executed copies lie two folders deep, sources one: links of prose, as they have to read in the copy.
+# Executed copies lie two folders deep, sources one: links of prose, as they have to read in the copy. A copy leads on
+# to copies; a notebook of several stages has several, so there the link stays with the source, which names them.
 LINKS = (
+    (re.compile(r"\]\(\d\d_(?!train\b|unlearn\b)(\w+\.ipynb)\)"), r"](\1)"),
     (re.compile(r"\]\(\.\./results/notebooks/"), "]("),
     (re.compile(r"\]\(\.\./results/notebooks\)"), "](./)"),
     (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
@@ -17,7 +19,7 @@ CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled
 def normalise(notebook: Any) -> Any:
     """The executed notebook without times, random ids, stderr, widget states and version texts (in place).
 
-    Links from the folder of the sources are turned into links from the folder of executed copies.
+    Links from the folder of the sources are turned into links from the folder of executed copies, to copies.
 
     Raises:
         StudyError: the result is no valid notebook (GitHub would show nothing).
