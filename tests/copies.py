@@ -93,7 +93,8 @@ def use_smoke_settings(repository: Path, **more: dict[str, Any]) -> dict[str, An
     params = yaml.load((repository / "params.yaml").read_text(encoding="utf-8"))
     for changes in (yaml.load((ROOT / "tests/smoke.yaml").read_text(encoding="utf-8")), more):
         for name, block in changes.items():
-            params[name] = block if name in WHOLE_BLOCKS else _merged(params.get(name), block)
+            whole = name in WHOLE_BLOCKS or {"path", "hub"} & set(block)  # a pre-trained model, for one
+            params[name] = block if whole else _merged(params.get(name), block)
     with (repository / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)
     return params

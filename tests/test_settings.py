@@ -1,5 +1,6 @@
 """params.yaml: what is wrong is told in one message with file, line and mend."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unlearning.errors import StudyError
-from unlearning.pipeline.settings import load
+from unlearning.pipeline.settings import check_own_files, load
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -170,3 +171,46 @@ def test_an_own_forget_set_that_is_not_there_names_its_line_in_the_settings(tmp_
     path, line = changed(tmp_path, SET, f"  my-set: {{kind: own, path: nowhere.jsonl, repetitions: 1}}\n{SET}")
     done = run(path)
     assert f"params.yaml, line {line}: there is no file nowhere.jsonl" in done.stderr
+
+
+# A pre-trained model
+
+
+def with_model(folder: Path, block: str) -> Path:
+    """A copy of params.yaml with another block `model`."""
+    text = re.sub(r"^model:.*?(?=^base:)", f"model: {block}\n\n", TEXT, flags=re.MULTILINE | re.DOTALL)
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    return folder / "params.yaml"
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+WRONG_MODEL = {
+    "a hub without a commit": ("{hub: some/model}", r"model\.hub: say which commit"),
+    "a branch for a commit": ("{hub: some/model, revision: main}", r"model\.revision is 'main'"),
+    "a folder and a hub": (f"{{path: own/models/a, hub: b/c, revision: {COMMIT}}}", "Take one of the two out"),
+    "a folder with a commit": (f"{{path: own/models/a, revision: {COMMIT}}}", "goes with hub"),
+    "a configuration beside": ("{path: own/models/a, d_model: 128}", r"unknown key 'model\.d_model'"),
+    "a folder that is empty": ("{path: null}", r"model\.path: name the folder"),
+    "a word": ("t5-small", r"model is 't5-small'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MODEL)
+def test_a_mistake_in_a_pretrained_model_is_told_with_its_line(name, tmp_path):
+    block, message = WRONG_MODEL[name]
+    path = with_model(tmp_path, block)
+    line = next(
+        n for n, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if text.startswith("model:")
+    )
+    with pytest.raises(StudyError, match=rf"params\.yaml, line {line}: .*{message}"):
+        load(path)
+
+
+def test_a_pretrained_model_takes_the_place_of_the_configuration(tmp_path):
+    assert load(with_model(tmp_path, f"{{hub: some/model, revision: {COMMIT}}}")).model.revision == COMMIT
+    folder = tmp_path / "own/models/mine"
+    path = with_model(tmp_path, f"{{path: {folder}}}")
+    with pytest.raises(StudyError, match=r"line \d+: there is no folder .*own/models/mine\. Correct the path"):
+        check_own_files(load(path), path)
+    folder.mkdir(parents=True)
+    check_own_files(load(path), path)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -98,6 +98,18 @@ class Model(Block):
     num_layers: Positive
     feed_forward_proj: Literal["gated-gelu", "gated-gelu_pytorch_tanh", "relu"]
     tie_word_embeddings: bool
+
+
+class Pretrained(Block):
+    """A pre-trained model in its place: a folder, or a repository of the Hugging Face hub at one commit."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+
+
+def _kind_of_model(block: object) -> str:
+    return "pretrained" if isinstance(block, dict) and {"path", "hub"} & set(block) else "scratch"
 
 
 class Training(Block):
@@ -249,7 +261,9 @@ class Settings(Block):
     forget_sets: Annotated[dict[Name, Annotated[DrawnSet | OwnSet, Field(discriminator="kind")]], Field(min_length=1)]
     populations: Populations
     design: Design
-    model: Model
+    model: Annotated[
+        Annotated[Model, Tag("scratch")] | Annotated[Pretrained, Tag("pretrained")], Discriminator(_kind_of_model)
+    ]
     base: Annotated[AdamWTraining | AdafactorTraining, Field(discriminator="optimizer")]
     train: Train
     methods: dict[Name, Annotated[AdamW | SGD | Adafactor, Field(discriminator="optimizer")]]

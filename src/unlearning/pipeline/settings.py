@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from unlearning.data.jsonl import read_examples
 from unlearning.design import BASE, assign_columns
 from unlearning.errors import StudyError
-from unlearning.pipeline.schema import OwnSet, Settings
+from unlearning.pipeline.schema import OwnSet, Pretrained, Settings
 
 PARAMS = "params.yaml"
 _RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
@@ -137,6 +137,7 @@ def _known_keys(loc: Sequence[str | int]) -> list[str]:
 def _mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     """Each place where one block contradicts another, and what mends it."""
     yield from _corpus_mistakes(s)
+    yield from _model_mistakes(s)
     yield from _set_mistakes(s)
     yield from _ascent_mistakes(s)
     yield from _reference_mistakes(s)
@@ -167,6 +168,22 @@ def _corpus_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     for name in s.pilot.methods:
         if name not in s.methods:
             yield ("pilot", "methods"), _unknown(name, "method", list(s.methods))
+
+
+def _model_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
+    """What a pre-trained model lacks to be one certain model."""
+    if isinstance(s.model, Pretrained):
+        if not s.model.path and not s.model.hub:
+            yield ("model", "path"), "name the folder of the model here, or hub and revision in its place."
+        if s.model.path and s.model.hub:
+            yield ("model", "hub"), "a model is a folder (path) or comes from the hub. Take one of the two out."
+        if s.model.hub and not s.model.revision:
+            yield (
+                ("model", "hub"),
+                "say which commit: revision, 40 hexadecimal digits.",
+            )
+        if s.model.revision and not s.model.hub:
+            yield ("model", "revision"), "goes with hub, not with a folder. Take it out."
 
 
 def _set_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
@@ -231,11 +248,17 @@ def _unknown(value: str, what: str, choices: Sequence[str]) -> str:
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
-    """Read each forget set of the user's own, line by line; near-duplicates are looked for in stage forget_sets.
+    """Read each forget set of the user's own, line by line, and see that a model of their own is there.
+
+    Near-duplicates are looked for in stage forget_sets.
 
     Raises:
         StudyError: the first mistake, with file, line and mend.
     """
+    folder = settings.model.path if isinstance(settings.model, Pretrained) else None
+    if folder and not Path(folder).is_dir():
+        line = _line(_parse(path), ("model", "path"))
+        raise StudyError(f"{path}, line {line}: there is no folder {folder}. Correct the path.")
     for name, spec in settings.forget_sets.items():
         if isinstance(spec, OwnSet):
             if not Path(spec.path).is_file():
