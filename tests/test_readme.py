@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from unlearning.data import corpus
+from tests.test_checkpoint import save
+from unlearning.data import checkpoint, corpus
 from unlearning.data.forget_sets import read_own
 from unlearning.design import assign_columns
+from unlearning.errors import StudyError
 from unlearning.pipeline import readme, readme_parts, settings
 from unlearning.pipeline.doctor import mend
 from unlearning.reading.summaries import RUN_UNITS
@@ -295,6 +297,22 @@ def test_the_example_model_is_larger_and_the_default_is_as_large_as_is_said(tmp_
         sizes.append(sum(p.numel() for p in model.parameters()))
     assert sizes[1] > 3 * sizes[0]
     assert f"{sizes[0] / 1e6:.1f} million parameters" in TEXT
+
+
+def test_the_example_pretrained_model_takes_the_place_of_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params |= YAML(typ="safe", pure=True).load(example("pretrained: edit"))
+    with (tmp_path / "params.yaml").open("w", encoding="utf-8") as stream:
+        YAML(typ="safe", pure=True).dump(params, stream)
+    found = settings.load(tmp_path / "params.yaml")
+    with pytest.raises(StudyError, match=r"no folder own/models/mine"):
+        settings.check_own_files(found)
+    save(tmp_path / "own/models/mine", "llama")
+    settings.check_own_files(found)
+    assert checkpoint.folder_of(found.model.model_dump()) == Path("own/models/mine")
+    families = re.search(r"with the library's own: (.*?)\.\n", TEXT)[1]
+    assert tuple(re.findall(r"`(\w+)`", families)) == checkpoint.FAMILIES
 
 
 def test_the_citation_file_names_the_paper_and_its_authors():
