@@ -14,6 +14,7 @@ def model(request):
     return FAMILIES[request.param]()
 
 
+@torch.no_grad()
 def by_hand(model, example) -> float:
     """Log-likelihood of one example from the model's own full logits, token by token."""
     source, target = example
