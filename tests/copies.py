@@ -93,7 +93,7 @@ def use_smoke_settings(repository: Path, **more: dict[str, Any]) -> dict[str, An
     params = yaml.load((repository / "params.yaml").read_text(encoding="utf-8"))
     for changes in (yaml.load((ROOT / "tests/smoke.yaml").read_text(encoding="utf-8")), more):
         for name, block in changes.items():
-            whole = name in WHOLE_BLOCKS or {"path", "hub"} & set(block)  # a pre-trained model, for one
+            whole = name in WHOLE_BLOCKS or (name == "model" and "path" in block)
             params[name] = block if whole else _merged(params.get(name), block)
     with (repository / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)

@@ -28,7 +28,7 @@ def test_a_committed_reading_notebook_says_what_it_said_when_run_again(stage, tm
     )
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300",
                "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q", f"{stage}.ipynb"]  # fmt: skip
-    env = copies.environment(ROOT) | run_notebook.ENVIRONMENT | run_notebook.ONE_INSTRUCTION_SET | {"DVC_STAGE": stage}
+    env = copies.environment(ROOT) | run_notebook.environment({}) | {"DVC_STAGE": stage}
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-5000:]
 

@@ -16,7 +16,6 @@ from unlearning.pipeline import compare, doctor
 ROOT = copies.ROOT
 NAMES = {
     "ruamel": "ruamel-yaml",
-    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
     "SetSimilaritySearch": "setsimilaritysearch",
 }
@@ -201,6 +200,12 @@ def claims(**change):
 
 def test_the_same_table_differs_in_nothing():
     assert not compare.compare_tables("claims.csv", claims(), claims()).fails
+
+
+def test_a_row_that_changes_a_claims_verdict_fails_the_comparison():
+    table = claims(claim_verdict=["supported", "supported"])
+    other = claims(claim_verdict=["inconclusive", "supported"])
+    assert compare.compare_tables("claims.csv", other, table).fails
 
 
 def test_another_verdict_is_a_difference_and_names_its_row():

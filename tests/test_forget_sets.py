@@ -148,6 +148,8 @@ BAD = {
     "a copy of the core": (GOOD | {"id": "2", "source": "Wert wurde gespeichert!"}, r"stands in core as 'c1'"),
     "nearly the core": (GOOD | {"id": "2", "target": "The value has been stored"}, r"stands in core as 'c1'.*0\.80"),
     "a copy of held-out digits": (GOOD | {"id": "2", "target": "12 34"}, r"stands in heldout as 'h1'.*Performance"),
+    "a copy but for a placeholder": (GOOD | {"id": "2", "target": "Turn off {name}"}, r"stands in public as 'p2'"),
+    "a character unknown": (GOOD | {"id": "2", "target": "so <unk> long"}, r"characters unknown to the tokenizer"),
     "what bases know": (
         GOOD | {"id": "2", "source": "Das Tor ist offen"},
         r"stands in public as 'p1'.*base is trained",
@@ -165,7 +167,8 @@ def test_a_bad_line_is_refused_with_file_line_and_reason(name, tmp_path, tokeniz
     path = write(tmp_path, GOOD, line)
     core = pd.DataFrame([("c1", "Wert wurde gespeichert", "value has been stored", "o")], columns=COLUMNS)
     heldout = pd.DataFrame([("h1", "ganz anderes Zeug", "12 34", "o")], columns=COLUMNS)
-    public = pd.DataFrame([("p1", "Das Tor ist offen", "the gate is open", "o")], columns=COLUMNS)
+    public = [("p1", "Das Tor ist offen", "the gate is open", "o"), ("p2", "Schalte aus", "Turn off <ph>", "o")]
+    public = pd.DataFrame(public, columns=COLUMNS)
     other = pd.DataFrame([("i1", "Lichter bitte ausschalten", "turn off lights", "o")], columns=COLUMNS)
     protected = {"core": core, "heldout": heldout, "public": public, "ind-a": other}
     with pytest.raises(StudyError, match=rf"mine\.jsonl, line 2: .*{message}") as caught:

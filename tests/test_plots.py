@@ -103,12 +103,14 @@ def test_a_note_carries_the_stage_that_drew_the_figure(monkeypatch):
     assert "DVC stage: trade_off." in draw()._supxlabel.get_text()
 
 
-def test_a_cell_whose_interval_includes_zero_is_hatched():
-    fig, axes = plots.grid(height_in=2)
+def test_a_cell_whose_interval_includes_zero_has_no_colour_but_the_hatches_behind():
+    _, axes = plots.grid(height_in=2)
     values = pd.DataFrame([[5.0, 0.1]], index=["ind-a"], columns=["ind-a", "ind-b"])
     clear = pd.DataFrame([[True, False]], index=["ind-a"], columns=["ind-a", "ind-b"])
-    plots_study.heat_map(fig, axes[0, 0], values, clear=clear, own={"ind-a": "ind-a"}, unit="nats")
-    assert sum(bool(patch.get_hatch()) for patch in axes[0, 0].patches) == 1
+    plots_study.heat_map(axes[0, 0], values, clear=clear, own={"ind-a": "ind-a"}, unit="nats")
+    assert axes[0, 0].patch.get_hatch()
+    assert np.ma.getmaskarray(axes[0, 0].collections[0].get_array()).ravel().tolist() == [False, True]
+    assert [text.get_text() for text in axes[0, 0].texts] == ["5.0", "0.10"]
 
 
 def test_a_set_without_an_interval_leaves_its_row_empty():

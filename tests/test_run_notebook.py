@@ -11,7 +11,6 @@ import pytest
 from nbformat import v4
 
 from tests import copies
-from unlearning.errors import StudyError
 from unlearning.pipeline import run_notebook, stages
 from unlearning.pipeline.normalise import normalise
 
@@ -55,9 +54,9 @@ def study(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "dvc.yaml").write_text(DVC)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_notebook, "_validate_settings", lambda: None)
+    monkeypatch.setattr(run_notebook, "_validate_settings", lambda own_files: None)
     monkeypatch.setenv("UNLEARNING_TASK_LOG", "")
-    for name, value in run_notebook.ENVIRONMENT.items():
+    for name, value in run_notebook.environment({}).items():
         monkeypatch.setenv(name, value)
     stages.stage_of.cache_clear()
     return tmp_path
@@ -161,9 +160,16 @@ def test_an_import_that_is_hidden_from_the_source_is_found_at_the_end(study, mon
     assert not Path("out.ipynb").exists()
 
 
-def test_a_file_that_dvc_does_not_watch_is_refused_with_the_place_to_put_it():
-    with pytest.raises(StudyError, match=r"own/forget_sets/test_run_notebook\.py"):
-        run_notebook._check_paths({"forget_sets": {"mine": {"path": __file__}}}, {"own/forget_sets", "data/corpus"})
+def test_the_network_is_closed_unless_the_settings_name_something_of_the_hub():
+    pinned = {"hub": "some/model", "revision": "0" * 40}
+    for params in (
+        {},
+        {"model": {"d_model": 8}, "corpus": {"name": "localisation"}},
+        {"model": {"path": "own/models/a"}},
+    ):
+        assert run_notebook.OFFLINE.items() <= run_notebook.environment(params).items()
+    for params in ({"model": pinned}, {"corpus": {"name": "wmt14"}}):
+        assert not run_notebook.OFFLINE.keys() & run_notebook.environment(params).keys()
 
 
 def test_what_the_runner_adds_to_the_notebook_is_not_stored(study, monkeypatch):

@@ -1,13 +1,16 @@
 """params.yaml: what is wrong is told in one message with file, line and mend."""
 
+import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from unlearning.errors import StudyError
+from unlearning.pipeline.schema import Pretrained
 from unlearning.pipeline.settings import check_own_files, load
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +152,7 @@ def test_a_missing_file_is_told_without_a_traceback(tmp_path):
 
 def run(path: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "unlearning.pipeline.settings", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=path.parent, check=False)
 
 
 def test_the_command_says_ok_for_good_settings():
@@ -158,8 +161,11 @@ def test_the_command_says_ok_for_good_settings():
 
 
 def test_the_command_reads_own_forget_sets_and_names_file_and_line(tmp_path):
-    own = tmp_path / "mine.jsonl"
-    own.write_text('{"id": "1", "source": "Guten Tag", "target": "Good day"}\n{"id": "2", "source": "Hallo"}\n')
+    own = Path("own/forget_sets/mine.jsonl")
+    (tmp_path / own).parent.mkdir(parents=True)
+    (tmp_path / own).write_text(
+        '{"id": "1", "source": "Guten Tag", "target": "Good day"}\n{"id": "2", "source": "Hallo"}\n'
+    )
     path, _ = changed(tmp_path, SET, f"  my-set: {{kind: own, path: {own}, repetitions: 1}}\n{SET}")
     done = run(path)
     assert done.returncode == 1
@@ -168,9 +174,12 @@ def test_the_command_reads_own_forget_sets_and_names_file_and_line(tmp_path):
 
 
 def test_an_own_forget_set_that_is_not_there_names_its_line_in_the_settings(tmp_path):
-    path, line = changed(tmp_path, SET, f"  my-set: {{kind: own, path: nowhere.jsonl, repetitions: 1}}\n{SET}")
+    file = "own/forget_sets/nowhere.jsonl"
+    path, line = changed(
+        tmp_path, SET, f"  my-set: {{kind: own, path: own/forget_sets/nowhere.jsonl, repetitions: 1}}\n{SET}"
+    )
     done = run(path)
-    assert f"params.yaml, line {line}: there is no file nowhere.jsonl" in done.stderr
+    assert f"params.yaml, line {line}: there is no file {file}" in done.stderr
 
 
 # A pre-trained model
@@ -206,11 +215,54 @@ def test_a_mistake_in_a_pretrained_model_is_told_with_its_line(name, tmp_path):
         load(path)
 
 
-def test_a_pretrained_model_takes_the_place_of_the_configuration(tmp_path):
+def test_a_pretrained_model_takes_the_place_of_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert load(with_model(tmp_path, f"{{hub: some/model, revision: {COMMIT}}}")).model.revision == COMMIT
-    folder = tmp_path / "own/models/mine"
-    path = with_model(tmp_path, f"{{path: {folder}}}")
-    with pytest.raises(StudyError, match=r"line \d+: there is no folder .*own/models/mine\. Correct the path"):
+    path = with_model(tmp_path, "{path: own/models/mine}")
+    with pytest.raises(StudyError, match=r"line \d+: there is no folder own/models/mine\. Correct the path"):
         check_own_files(load(path), path)
-    folder.mkdir(parents=True)
+    Path("own/models/mine").mkdir(parents=True)
     check_own_files(load(path), path)
+
+
+# Files of one's own
+
+
+def with_own_set(folder: Path, file: str) -> Path:
+    """A copy of params.yaml with one more set."""
+    line = f"forget_sets:\n  mine: {{kind: own, path: {file}, repetitions: 1}}\n"
+    (folder / "params.yaml").write_text(TEXT.replace("forget_sets:\n", line, 1), encoding="utf-8")
+    return folder / "params.yaml"
+
+
+@pytest.mark.parametrize(
+    "file", ["mine.jsonl", "own/corpus/mine.jsonl", "/tmp/mine.jsonl", "own/forget_sets/../a.jsonl"]
+)
+def test_a_file_that_dvc_does_not_watch_is_refused_with_the_place_to_put_it(file, tmp_path):
+    with pytest.raises(StudyError, match=rf"mine\.path: .* Move it to own/forget_sets/{Path(file).name}\."):
+        load(with_own_set(tmp_path, file))
+
+
+def test_corpora_and_models_have_folders_of_their_own_too(tmp_path):
+    path, _ = changed(tmp_path, "  path: null", "  path: mine.jsonl")
+    with pytest.raises(StudyError, match=r"corpus\.path: .* Move it to own/corpus/mine\.jsonl\."):
+        load(path)
+    with pytest.raises(StudyError, match=r"model\.path: .* Move it to own/models/m\."):
+        load(with_model(tmp_path, "{path: /data/m}"))
+
+
+def test_an_encoder_decoder_needs_sources_and_a_decoder_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "own/forget_sets/mine.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"id": "a", "source": "x", "target": "y"}\n{"id": "b", "source": " ", "target": "y"}\n')
+    found = load(with_own_set(tmp_path, "own/forget_sets/mine.jsonl"))
+    with pytest.raises(StudyError, match=r"mine\.jsonl, line 2: the source is empty, and the model is an encoder"):
+        check_own_files(found)
+    for decoder in (True, False):
+        folder = tmp_path / "own/models/mine"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"is_encoder_decoder": not decoder}))
+        other = found.model_copy(update={"model": Pretrained(path="own/models/mine")})
+        with nullcontext() if decoder else pytest.raises(StudyError, match="line 2"):
+            check_own_files(other)

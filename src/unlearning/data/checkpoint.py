@@ -1,7 +1,7 @@
 """A pre-trained model to start from, with its tokenizer: a folder, or a pinned commit of the Hugging Face hub."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ FAMILIES = ("gpt2", "gpt_neox", "llama", "mt5", "t5")
 FILES = ("*.json", "*.safetensors")  # no pickle, no code
 
 
-def folder_of(model: Mapping[str, Any]) -> Path | None:
+def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
     """The folder of a checkpoint (config, weights as safetensors, tokenizer), fetched if need be.
 
     Args:
         model: the block of that name: `path`, a folder; or `hub` and `revision`, a repository of the hub and the
             commit to take from it (40 hexadecimal digits); or the configuration of a model to train from scratch.
+        max_tokens: the longest source and the longest target that it has to take.
 
     Returns:
         None for a model to train from scratch.
@@ -38,13 +39,28 @@ def folder_of(model: Mapping[str, Any]) -> Path | None:
             f"{folder} holds no model: it needs config.json and weights as safetensors. Write them with "
             "model.save_pretrained(folder), and the tokenizer beside them with tokenizer.save_pretrained(folder)."
         )
-    family = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    found = json.loads(config.read_text(encoding="utf-8"))
+    for wrong in _what_is_wrong(found, max_tokens):
+        raise StudyError(f"{config}: {wrong}")
+    return folder
+
+
+def _what_is_wrong(config: Mapping[str, Any], max_tokens: int) -> Iterator[str]:
+    family, positions = config.get("model_type"), config.get("n_positions") or config.get("max_position_embeddings")
     if family not in FAMILIES:
-        raise StudyError(
-            f"{config}: likelihoods of the family {family!r} were never compared with the library's. Take one of "
+        yield (
+            f"likelihoods of the family {family!r} were never compared with the library's. Take one of "
             f"{', '.join(FAMILIES)}, or add yours to FAMILIES in src/unlearning/data/checkpoint.py and run its test."
         )
-    return folder
+    if (config.get("pad_token_id") or 0) < 0:
+        yield "pad_token_id is below zero. Write the id of any token, or null."
+    if config.get("is_encoder_decoder") and config.get("decoder_start_token_id") is None:
+        yield "decoder_start_token_id is missing. Write the id that the decoder starts from (T5: that of padding)."
+    if family in ("gpt2", "gpt_neox", "llama") and positions and positions < 2 * max_tokens:
+        yield (
+            f"it takes {positions} positions, source and target need {2 * max_tokens}. "
+            "Lower corpus.max_tokens in params.yaml to half of what it takes."
+        )
 
 
 def _download(hub: str, revision: str) -> Path:

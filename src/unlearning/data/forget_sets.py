@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from unlearning.data.corpus import COLUMNS, lengths
+from unlearning.data.corpus import COLUMNS, lengths, unify
 from unlearning.data.jsonl import read_examples
 from unlearning.data.overlap import nearest
 from unlearning.errors import StudyError
@@ -159,6 +159,7 @@ def read_own(
     if "origin" not in table:
         table["origin"] = Path(path).name
     where = [f"{path}, line {number}" for number, _ in rows]
+    table[["source", "target"]] = table[["source", "target"]].map(unify)  # as the corpus is
     _check_tokens(table, where, tokenizer, max_tokens)
     for split, pairs in protected.items():
         for side in ("source", "target"):
@@ -176,6 +177,8 @@ def _check_tokens(table: pd.DataFrame, where: list[str], tokenizer: PreTrainedTo
                     f"{place}: the {side} has {len(ids) + 1} tokens with the end of sequence, the models take {most}. "
                     "Shorten or split it, or raise corpus.max_tokens in params.yaml."
                 )
+            if tokenizer.unk_token_id in ids:
+                raise StudyError(f"{place}: the {side} holds characters unknown to the tokenizer. Take them out.")
             if reserved & set(ids):
                 token = tokenizer.decode([min(reserved & set(ids))])
                 raise StudyError(f"{place}: the {side} holds the reserved token {token}. Take it out.")

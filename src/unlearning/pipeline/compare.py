@@ -63,7 +63,7 @@ KEYS = (  # noqa: SIM905
     "track trained_with model forget_set method role step split example_id left_out epoch kind origin arm claim "
     "ascent group set base column reason spec unit reference test quantity what statistic level"
 ).split()
-VERDICTS = ("verdict",)
+VERDICTS = ("verdict", "claim_verdict")
 
 
 @dataclass

@@ -26,7 +26,7 @@ from unlearning.pipeline import stages
 from unlearning.pipeline.normalise import normalise
 from unlearning.pipeline.tasks import default_workers
 
-# Read by the kernel and the processes it starts: no network, fixed hashes, freed memory kept for the next step.
+# Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "IPYKERNEL_CELL_NAME": "<cell>",
@@ -37,14 +37,15 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_MININTERVAL": "10",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
+
+# No network, but for what the settings name: a model of the hub, a data set of the hub.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 # One instruction set for all machines, so that their numbers agree; bfloat16 needs a newer one.
 ONE_INSTRUCTION_SET = {
@@ -79,11 +80,10 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     if not source.is_file():
         raise StudyError(f"there is no notebook {source}")
     stage = stage.rpartition(":")[2]
-    _validate_settings()
-    params = stages.params(stage) | extras
     deps = stages.dependencies(stage)
+    _validate_settings(own_files=any(dep.startswith("own/") for dep in deps))
+    params = stages.params(stage) | extras
     _check_parameters(source, params, stage)
-    _check_paths(params, deps)
     stages.check_modules(stage, stages.imported_by(source), deps)
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
@@ -96,11 +96,13 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     _record(stage, time.monotonic() - started, log)
 
 
-def _validate_settings() -> None:
-    """Refuse a params.yaml that breaks the schema before anything is started or overwritten."""
+def _validate_settings(*, own_files: bool) -> None:
+    """Refuse a params.yaml that breaks the schema, or a bad file of the user's, before anything is overwritten."""
     from unlearning.pipeline import settings
 
-    settings.load(Path("params.yaml"))
+    found = settings.load(Path("params.yaml"))
+    if own_files:
+        settings.check_own_files(found)
 
 
 def _check_parameters(source: Path, params: dict[str, Any], stage: str) -> None:
@@ -119,24 +121,11 @@ def _check_parameters(source: Path, params: dict[str, Any], stage: str) -> None:
         )
 
 
-def _check_paths(params: Any, deps: set[str]) -> None:
-    """A file named by a setting `path` has to lie in a dependency, or dvc would not notice that it changes."""
-    for path in _paths(params):
-        parts = [Path(path).as_posix(), *(p.as_posix() for p in Path(path).parents)]
-        if Path(path).exists() and not deps & set(parts):
-            folder = min((dep for dep in deps if dep.startswith("own/")), default="own")
-            raise StudyError(
-                f"params.yaml: path {path} lies outside what dvc watches for this stage. "
-                f"Move the file to {folder}/{Path(path).name} and write that path"
-            )
-
-
-def _paths(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == "path" and isinstance(inner, str):
-                yield inner
-            yield from _paths(inner)
+def environment(params: dict[str, Any]) -> dict[str, str]:
+    """What a stage with these parameters sets for its kernel."""
+    from_hub = params.get("model", {}).get("hub") or params.get("corpus", {}).get("name") == "wmt14"
+    precise = params.get("precision") != "bfloat16"
+    return ENVIRONMENT | (ONE_INSTRUCTION_SET if precise else {}) | ({} if from_hub else OFFLINE)
 
 
 def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
@@ -150,7 +139,7 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(ENVIRONMENT if params.get("precision") == "bfloat16" else ENVIRONMENT | ONE_INSTRUCTION_SET)
+    os.environ.update(environment(params))
     _show_log()
     try:
         with _sockets() as config:

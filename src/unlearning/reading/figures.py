@@ -65,7 +65,7 @@ def influence(matrix: pd.DataFrame, *, trained_with: str, rows: Sequence[str], c
     values, low, high = (table[part].reindex(index=rows, columns=columns) for part in ("mean", "low", "high"))
     fig, ((ax,),) = plots.grid(height_in=1.1 + 0.2 * len(rows))
     own = {name: name for name in columns}
-    plots_study.heat_map(fig, ax, values, clear=(low > 0) | (high < 0), own=own, unit="nats per example")
+    plots_study.heat_map(ax, values, clear=(low > 0) | (high < 0), own=own, unit="nats per example")
     ax.set(xlabel="trained on (base: second base model instead of the first)", ylabel="scored on")
     ax.set_title(f"trained with {trained_with}", loc="left")
     return fig

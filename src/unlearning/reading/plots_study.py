@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -147,7 +147,6 @@ def _spans(row: pd.Series) -> np.ndarray:
 
 
 def heat_map(
-    fig: Figure,
     ax: Axes,
     values: pd.DataFrame,
     *,
@@ -159,7 +158,6 @@ def heat_map(
     """Effects as a heat map with their numbers; a cell whose interval includes 0 is hatched, its number grey.
 
     Args:
-        fig: figure of the colour bar.
         ax: axes.
         values: rows (what is scored) by columns (what was trained on), in `unit`.
         clear: same shape, True where the interval excludes 0.
@@ -168,53 +166,43 @@ def heat_map(
         linear: colours are linear to ± this value, logarithmic beyond.
     """
     limit = float(np.nanmax(np.abs(values.to_numpy()))) or 1.0
-    norm = SymLogNorm(linthresh=linear, vmin=-limit, vmax=limit, base=10)
-    image = ax.imshow(values, cmap="RdBu_r", norm=norm, aspect="auto")
+    texts = values.map(_number)
+    ticks = FuncFormatter(lambda value, _: _number(value, ".4g"))
+    seaborn.heatmap(
+        values,
+        mask=~clear | values.isna(),
+        cmap="RdBu_r",
+        norm=SymLogNorm(linthresh=linear, vmin=-limit, vmax=limit, base=10),
+        annot=texts,
+        fmt="",
+        annot_kws={"fontsize": 5.5, "weight": "bold"},
+        cbar_kws={
+            "label": unit,
+            "fraction": 0.04,
+            "pad": 0.02,
+            "format": ticks,
+        },
+        ax=ax,
+    )
+    ax.patch.set(facecolor="white", edgecolor=plots.FLOOR, hatch="////")  # seen where a cell is left out
     for i, row in enumerate(values.index):
         for j, column in enumerate(values.columns):
-            _cell(
-                ax,
-                i,
-                j,
-                values.iloc[i, j],
-                clear=bool(clear.iloc[i, j]),
-                dark=abs(norm(values.iloc[i, j]) - 0.5) > 0.36,
-            )
+            if not clear.iloc[i, j]:
+                box = {"fc": "white", "ec": "none", "pad": 0.6}
+                style = {"ha": "center", "va": "center", "fontsize": 5.5, "color": "#6e6e6e"}
+                ax.text(j + 0.5, i + 0.5, texts.iloc[i, j], bbox=box, **style)
             if own.get(row) == column:
-                ax.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec=plots.INK, lw=1.2, zorder=4))
-    ax.set_xticks(range(values.shape[1]), values.columns, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(values.shape[0]), values.index)
+                ax.add_patch(plt.Rectangle((j, i), 1, 1, fill=False, ec=plots.INK, lw=1.2, zorder=4, clip_on=False))
+    ax.set_xticklabels(ax.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0)
     ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    bar = fig.colorbar(
-        image, ax=ax, fraction=0.04, pad=0.02, format=FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−"))
-    )
-    bar.set_label(unit)
-    bar.outline.set_visible(False)
 
 
-def _cell(ax: Axes, i: int, j: int, value: float, *, clear: bool, dark: bool) -> None:
+def _number(value: float, form: str = "") -> str:
+    """A number as a cell or a tick shows it."""
     if not np.isfinite(value):
-        ax.text(j, i, "–", ha="center", va="center", fontsize=6)
-        return
-    if not clear:
-        ax.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fc="white", ec=plots.FLOOR, hatch="////", lw=0))
-    colour = "white" if clear and dark else plots.INK if clear else "#6e6e6e"
-    weight = "bold" if clear else "normal"
-    text = f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
-    box = None if clear else {"fc": "white", "ec": "none", "pad": 0.6}
-    ax.text(
-        j,
-        i,
-        text.replace("-", "−"),
-        ha="center",
-        va="center",
-        fontsize=5.5,
-        color=colour,
-        weight=weight,
-        bbox=box,
-    )
+        return "–"
+    return format(value, form or (".1f" if abs(value) >= 0.995 else ".2f")).replace("-", "−")
 
 
 def trade_off(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, at: int, confidence: float) -> None:

@@ -92,12 +92,6 @@ def ordered(names: Sequence[str], *, first: Sequence[str]) -> list[str]:
     return [*(n for n in first if n in names), *(n for n in names if n not in first)]
 
 
-def chunks(names: Sequence[str], size: int) -> list[list[str]]:
-    """`names` in groups of at most `size`, as equal as can be."""
-    count = -(-len(names) // size)
-    return [list(part) for part in np.array_split(np.array(names, dtype=object), count)] if count else []
-
-
 def censored_intervals(runs: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """Mean k* by set; with a censored run in it a lower bound without limits.
 
