@@ -302,7 +302,12 @@ def test_the_example_model_is_larger_and_the_default_is_as_large_as_is_said(tmp_
 def test_the_example_pretrained_model_takes_the_place_of_the_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params |= YAML(typ="safe", pure=True).load(example("pretrained: edit"))
+    edit = YAML(typ="safe", pure=True).load(example("pretrained: edit"))
+    params["model"] = edit.pop("model")  # takes the place of the block, others are changed
+    params["base"].update(edit.pop("base"))
+    for optimizer, change in edit.pop("train").items():
+        params["train"][optimizer].update(change)
+    assert not edit
     with (tmp_path / "params.yaml").open("w", encoding="utf-8") as stream:
         YAML(typ="safe", pure=True).dump(params, stream)
     found = settings.load(tmp_path / "params.yaml")
@@ -311,7 +316,7 @@ def test_the_example_pretrained_model_takes_the_place_of_the_configuration(tmp_p
     save(tmp_path / "own/models/mine", "llama")
     settings.check_own_files(found)
     assert checkpoint.folder_of(found.model.model_dump()) == Path("own/models/mine")
-    families = re.search(r"with the library's own: (.*?)\.\n", TEXT)[1]
+    families = re.search(r"with the library's own: (.*?)\. ", TEXT)[1]
     assert tuple(re.findall(r"`(\w+)`", families)) == checkpoint.FAMILIES
 
 
