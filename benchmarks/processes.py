@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.clock import Span, together
-from unlearning.pipeline.run_notebook import ENVIRONMENT, ONE_INSTRUCTION_SET
+from unlearning.pipeline.run_notebook import ENVIRONMENT, OFFLINE, ONE_INSTRUCTION_SET
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-COMMON = {name: ENVIRONMENT[name] for name in ("PYTHONHASHSEED", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE")}
+COMMON = OFFLINE | {name: ENVIRONMENT[name] for name in ("PYTHONHASHSEED", "TOKENIZERS_PARALLELISM")}
 MEMORY_KEPT = {name: value for name, value in ENVIRONMENT.items() if name.startswith("MALLOC_")}
 
 
