@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearning.errors import StudyError
-from unlearning.pipeline import stages
+from unlearning.pipeline import settings, stages
 from unlearning.pipeline.normalise import normalise
 from unlearning.pipeline.tasks import default_workers
 
@@ -80,9 +80,11 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     if not source.is_file():
         raise StudyError(f"there is no notebook {source}")
     stage = stage.rpartition(":")[2]
-    deps = stages.dependencies(stage)
-    _validate_settings(own_files=any(dep.startswith("own/") for dep in deps))
+    found = _valid_settings()
     params = stages.params(stage) | extras
+    deps = stages.dependencies(stage)
+    if any(dep.startswith("own/") for dep in deps):
+        settings.check_own_files(found)
     _check_parameters(source, params, stage)
     stages.check_modules(stage, stages.imported_by(source), deps)
     log = Path("scratch") / f"tasks-{stage}.jsonl"
@@ -96,13 +98,9 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     _record(stage, time.monotonic() - started, log)
 
 
-def _validate_settings(*, own_files: bool) -> None:
-    """Refuse a params.yaml that breaks the schema, or a bad file of the user's, before anything is overwritten."""
-    from unlearning.pipeline import settings
-
-    found = settings.load(Path("params.yaml"))
-    if own_files:
-        settings.check_own_files(found)
+def _valid_settings() -> settings.Settings:
+    """Refuse a params.yaml that breaks the schema before anything is started or overwritten."""
+    return settings.load(Path("params.yaml"))
 
 
 def _check_parameters(source: Path, params: dict[str, Any], stage: str) -> None:

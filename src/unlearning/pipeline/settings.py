@@ -197,10 +197,7 @@ def _model_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         if s.model.path and s.model.hub:
             yield ("model", "hub"), "a model is a folder (path) or comes from the hub. Take one of the two out."
         if s.model.hub and not s.model.revision:
-            yield (
-                ("model", "hub"),
-                "say which commit: revision, 40 hexadecimal digits.",
-            )
+            yield ("model", "hub"), "say which commit: revision, 40 hexadecimal digits."
         if s.model.revision and not s.model.hub:
             yield ("model", "revision"), "goes with hub, not with a folder. Take it out."
 
