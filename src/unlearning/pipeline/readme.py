@@ -36,8 +36,8 @@ SHOWN_BY = {  # claim -> figure and source notebook that show it best
     "C2": ("08_k_star", "08_exposure"),
     "C3": ("09_trade_off", "09_trade_off"),
     "C4": ("09_lost_along", "09_trade_off"),
-    "C5": ("10_correlations", "10_memorization_difficulty"),
-    "C6": ("10_correlations", "10_memorization_difficulty"),
+    "C5": ("10_correlations", "10_memorization"),
+    "C6": ("10_correlations", "10_memorization"),
 }
 QUANTITIES = {  # of results/tables/sets.csv -> column title
     "exposure_0": "exposure before, nats",
