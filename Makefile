@@ -83,6 +83,7 @@ bench: env  ## how fast, beside other ways to do the same (benchmarks/README.md)
 	@test -d data/corpus || dvc repro -q forget_sets
 	python -m benchmarks.run
 	python -m benchmarks.growth
+	-python -m benchmarks.pipeline_times  # says so where the study is not finished
 
 clean:  ## forget models and ascents kept for resuming (not the data, models or results)
 	rm -rf scratch
