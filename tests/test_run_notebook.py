@@ -54,7 +54,7 @@ def study(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "dvc.yaml").write_text(DVC)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_notebook, "_valid_settings", lambda: None)
+    monkeypatch.setattr(run_notebook.settings, "load", lambda: None)
     monkeypatch.setenv("UNLEARNING_TASK_LOG", "")
     for name, value in run_notebook.environment({}).items():
         monkeypatch.setenv(name, value)

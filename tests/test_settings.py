@@ -236,7 +236,7 @@ def with_own_set(folder: Path, file: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "file", ["mine.jsonl", "own/corpus/mine.jsonl", "/tmp/mine.jsonl", "own/forget_sets/../a.jsonl"]
+    "file", ["mine.jsonl", "own/corpus/mine.jsonl", "/elsewhere/mine.jsonl", "own/forget_sets/../a.jsonl"]
 )
 def test_a_file_that_dvc_does_not_watch_is_refused_with_the_place_to_put_it(file, tmp_path):
     with pytest.raises(StudyError, match=rf"mine\.path: .* Move it to own/forget_sets/{Path(file).name}\."):

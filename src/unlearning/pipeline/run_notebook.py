@@ -80,7 +80,7 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     if not source.is_file():
         raise StudyError(f"there is no notebook {source}")
     stage = stage.rpartition(":")[2]
-    found = _valid_settings()
+    found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
     params = stages.params(stage) | extras
     deps = stages.dependencies(stage)
     if any(dep.startswith("own/") for dep in deps):
@@ -96,11 +96,6 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     stages.check_modules(stage, set(loaded), deps, at_run_time=True)
     _write(normalise(notebook), target)
     _record(stage, time.monotonic() - started, log)
-
-
-def _valid_settings() -> settings.Settings:
-    """Refuse a params.yaml that breaks the schema before anything is started or overwritten."""
-    return settings.load(Path("params.yaml"))
 
 
 def _check_parameters(source: Path, params: dict[str, Any], stage: str) -> None:

@@ -5,7 +5,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,14 +15,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from unlearning.data.jsonl import read_examples
-from unlearning.design import BASE, assign_columns
 from unlearning.errors import StudyError
+from unlearning.pipeline.mistakes import Place, mistakes
 from unlearning.pipeline.schema import Model, OwnSet, Pretrained, Settings
 
 PARAMS = "params.yaml"
-_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
 _TYPES = {"float_type": "a number", "int_type": "a whole number", "string_type": "text", "bool_type": "true or false"}
-Place = tuple[str | int, ...]
 
 
 def load(path: Path | str = PARAMS) -> Settings:
@@ -40,7 +38,7 @@ def load(path: Path | str = PARAMS) -> Settings:
         # a mistyped key is an unknown one and a missing one: the first of these is what the user sees in the file
         place, first = min(found, key=lambda item: (item[1]["type"] == "missing", _line(marks, item[0])))
         raise StudyError(f"{path}, line {_line(marks, place)}: {_explain(place, first)}") from None
-    for place, message in _mistakes(settings):
+    for place, message in mistakes(settings):
         raise StudyError(f"{path}, line {_line(marks, place)}: {'.'.join(map(str, place))}: {message}")
     return settings
 
@@ -132,135 +130,7 @@ def _known_keys(loc: Sequence[str | int]) -> list[str]:
     return sorted({key for option in alternatives(node) for key in option.get("properties", {})})
 
 
-# What no single value shows: how the blocks fit together
-
-
-def _mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
-    """Each place where one block contradicts another, and what mends it."""
-    yield from _path_mistakes(s)
-    yield from _corpus_mistakes(s)
-    yield from _model_mistakes(s)
-    yield from _set_mistakes(s)
-    yield from _ascent_mistakes(s)
-    yield from _reference_mistakes(s)
-    yield from _without_effect(s)
-
-
-def _without_effect(s: Settings) -> Iterator[tuple[Place, str]]:
-    """Values that would change nothing: better refused than reported in a paper."""
-    if s.unlearn.dropout:
-        yield ("unlearn", "dropout"), "has no effect: ascent runs without dropout. Write 0.0."
-    if isinstance(s.model, Model) and not s.model.tie_word_embeddings:
-        yield ("model", "tie_word_embeddings"), "does not untie them in this version of the library. Write true."
-    if s.train.adafactor.weight_decay:
-        yield ("train", "adafactor", "weight_decay"), "has no effect: Adafactor runs without it. Write 0.0."
-
-
-def _path_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
-    """A user's file outside the folder that dvc watches: a change of it would go unnoticed."""
-    paths: list[tuple[Place, str, str | None]] = [(("corpus", "path"), "own/corpus", s.corpus.path)]
-    paths += [
-        (("forget_sets", name, "path"), "own/forget_sets", spec.path)
-        for name, spec in s.forget_sets.items()
-        if isinstance(spec, OwnSet)
-    ]
-    if isinstance(s.model, Pretrained):
-        paths.append((("model", "path"), "own/models", s.model.path))
-    for place, folder, path in paths:
-        if path and (".." in Path(path).parts or Path(folder) not in Path(path).parents):
-            yield place, f"{path} lies outside {folder}, which dvc watches. Move it to {folder}/{Path(path).name}."
-
-
-def _corpus_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
-    if s.corpus.name == "jsonl" and not s.corpus.path:
-        yield ("corpus", "path"), "name the JSONL file of your corpus here."
-    if s.corpus.min_words > s.corpus.max_words:
-        yield ("corpus", "min_words"), f"is above max_words ({s.corpus.max_words}). Lower it."
-    for key, limit in {"retain": "core", "heldout_fixed": "heldout", "bleu_sentences": "heldout"}.items():
-        if getattr(s.unlearn, key) > getattr(s.corpus, limit):
-            yield ("unlearn", key), f"is above corpus.{limit} ({getattr(s.corpus, limit)}). Lower it."
-    smallest = min(s.populations.natural, s.populations.canary, s.populations.secret)
-    if s.populations.followed > smallest:
-        yield ("populations", "followed"), f"is above the smallest population ({smallest}). Lower it."
-    if s.pilot.k_star[0] > s.pilot.k_star[1] or s.pilot.k_star[1] > s.pilot.k_max:
-        yield ("pilot", "k_star"), "write the lower step first, and none above pilot.k_max."
-    for name in s.pilot.methods:
-        if name not in s.methods:
-            yield ("pilot", "methods"), _unknown(name, "method", list(s.methods))
-
-
-def _model_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
-    """What a pre-trained model lacks to be one certain model."""
-    if isinstance(s.model, Pretrained):
-        if not s.model.path and not s.model.hub:
-            yield ("model", "path"), "name the folder of the model here, or hub and revision in its place."
-        if s.model.path and s.model.hub:
-            yield ("model", "hub"), "a model is a folder (path) or comes from the hub. Take one of the two out."
-        if s.model.hub and not s.model.revision:
-            yield ("model", "hub"), "say which commit: revision, 40 hexadecimal digits."
-        if s.model.revision and not s.model.hub:
-            yield ("model", "revision"), "goes with hub, not with a folder. Take it out."
-
-
-def _set_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
-    for name in s.forget_sets:
-        if name in _RESERVED or name.startswith("never-"):
-            yield ("forget_sets", name), "the tables use this name for something else. Rename the set."
-    kinds = {name: spec.kind for name, spec in s.forget_sets.items()}
-    try:
-        assign_columns(kinds, models=s.design.models, min_free_columns=s.design.min_free_columns)
-    except StudyError as error:
-        yield ("design", "models"), str(error)
-
-
-def _ascent_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
-    trained = [name for name in type(s.train).model_fields if name != "exact_partners"]
-    known = {"forget_set": list(s.forget_sets), "method": list(s.methods), "trained_with": trained}
-    for name, ascent in s.ascents.items():
-        for key, choices in known.items():
-            if getattr(ascent, key) not in choices:
-                yield ("ascents", name, key), _unknown(getattr(ascent, key), key, choices)
-                return
-        if not name.startswith(f"{ascent.forget_set}-"):
-            yield ("ascents", name), f"a stage is named <forget set>-<arm>. Rename it {ascent.forget_set}-…"
-        method = s.methods[ascent.method]
-        if getattr(method, "restored", False) and ascent.trained_with != "adafactor":
-            yield (
-                ("ascents", name, "trained_with"),
-                f"{ascent.method} restores Adafactor's moments, which training with {ascent.trained_with} does not "
-                "have. Set trained_with: adafactor, or another method.",
-            )
-
-
-def _reference_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
-    """Names elsewhere that must be those of forget sets or ascents."""
-    partners = s.train.exact_partners
-    for i, name in enumerate(partners.forget_sets):
-        if name not in s.forget_sets:
-            place = ("train", "exact_partners", "forget_sets", i)
-            yield place, _unknown(name, "forget_set", list(s.forget_sets))
-    half = s.design.models // 2
-    if partners.models > half:
-        yield ("train", "exact_partners", "models"), f"{half} models hold a set, not {partners.models}. Lower it."
-    if s.unlearn.placebo_models > half:
-        yield ("unlearn", "placebo_models"), f"{half} models never saw a set. Lower it."
-    for i, name in enumerate(s.unlearn.placebo):
-        if name not in s.ascents:
-            yield ("unlearn", "placebo", i), _unknown(name, "ascent", list(s.ascents))
-    for key in ("ind", "ood"):
-        name = getattr(s.claims, key)
-        if name not in s.forget_sets:
-            yield ("claims", key), _unknown(name, "forget_set", list(s.forget_sets))
-        for i, arm in enumerate(s.claims.headline):
-            if f"{name}-{arm}" not in s.ascents:
-                message = f"there is no ascent {name}-{arm}. Add it under ascents, or take the arm out."
-                yield ("claims", "headline", i), message
-
-
-def _unknown(value: str, what: str, choices: Sequence[str]) -> str:
-    close = get_close_matches(value, choices, n=1)
-    mend = f"Did you mean '{close[0]}'?" if close else f"Take one of {', '.join(choices)}."
-    return f"unknown {what.replace('_', ' ')} '{value}'. {mend}"
+# Files of the user's
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
