@@ -23,7 +23,7 @@ def recorded() -> pd.DataFrame:
     records = [plan.record(path.stem) for path in sorted(plan.RUNS.glob("*.json"))]
     stages = [r for r in records if "stage" in r]
     what = f"complete run, {len(stages)} stages, as recorded (not measured now)"
-    return pd.DataFrame([{"what": what, "seconds": sum(map(plan.spent, stages)), "repeat": 0}])
+    return pd.DataFrame([{"what": what, "seconds": sum(map(plan.spent, stages))}])
 
 
 def commands() -> dict[str, list[str]]:
@@ -55,6 +55,14 @@ def measured(*, repeats: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
+    """One row a command: median and quartiles of its seconds, and how often it was timed."""
+    by = repeats.groupby("what", sort=False)["seconds"]
+    found = by.quantile([0.5, 0.25, 0.75]).unstack()
+    found.columns = ["median_seconds", "quartile_1", "quartile_3"]
+    return found.assign(repeats=by.size()).reset_index()
+
+
 def _seconds(arguments: list[str]) -> float:
     started = time.monotonic()
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "DVC_STAGE": STAGE})
@@ -62,11 +70,14 @@ def _seconds(arguments: list[str]) -> float:
 
 
 def run(out: Path, *, repeats: int) -> int:
-    """Table pipeline.csv."""
+    """Tables pipeline.csv and pipeline_repeats.csv, and pipeline_machine.json."""
     out.mkdir(parents=True, exist_ok=True)
-    table = pd.concat([recorded(), measured(repeats=repeats)])
+    repeated = measured(repeats=repeats)
+    table = summarise(pd.concat([recorded(), repeated]))
+    report.write_csv(repeated, out / "pipeline_repeats.csv")
     report.write_csv(table, out / "pipeline.csv")
-    print(table.groupby("what", sort=False)["seconds"].median().round(1).to_string())
+    report.write_machine(out / "pipeline_machine.json", {})
+    print(table.round(1).to_string(index=False))
     return 0
 
 

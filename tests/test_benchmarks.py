@@ -266,6 +266,15 @@ def test_dvc_is_timed_in_a_finished_study_only(tmp_path, monkeypatch, capsys):
     assert "dvc status" in capsys.readouterr().err
 
 
+def test_seconds_of_dvc_are_told_by_median_and_quartiles():
+    repeats = pd.DataFrame({"what": ["b", "a", "b", "b", "b", "b"], "seconds": [4.0, 9.0, 1.0, 2.0, 3.0, 5.0]})
+    table = pipeline_times.summarise(repeats)
+    assert table.to_dict("records") == [
+        {"what": "b", "median_seconds": 3.0, "quartile_1": 2.0, "quartile_3": 4.0, "repeats": 5},
+        {"what": "a", "median_seconds": 9.0, "quartile_1": 9.0, "quartile_3": 9.0, "repeats": 1},
+    ]
+
+
 @pytest.mark.slow
 def test_arms_take_turns_and_every_round_begins_with_another_one(folder, capsys):
     few = [a for a in ARMS if (a.workload, a.name) in {("scoring", "ours"), ("translation", "ours")}]

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import copies, task_functions
+from tests.conftest import digests
 from unlearning.errors import StudyError
 from unlearning.pipeline.tasks import SECONDS, run_tasks
 
@@ -54,6 +56,18 @@ def test_one_worker_two_processes_and_a_cluster_of_two_nodes_give_the_same_bytes
     assert len(cluster) == 6 and len(set(cluster.values())) == 6
     assert train(tmp_path / "one", workers=1) == cluster
     assert train(tmp_path / "two", workers=2) == cluster
+
+
+def test_models_and_tables_of_the_study_from_two_nodes_are_those_of_one_machine(smoke, address, tmp_path):
+    study = tmp_path / "study"
+    shutil.copytree(smoke.root, study, symlinks=True)
+    shutil.rmtree(study / "scratch")
+    ray = {"UNLEARNING_ENGINE": "ray", "RAY_ADDRESS": address}
+    ran = copies.dvc(study, "repro", "-f", "-s", "train@adamw", "unlearn@ind-a-adamw", **ray)
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
+    assert "ascent ind-a-adamw 2 of 2" in ran.stderr
+    parts = ("models", "results/tables", "results/notebooks")
+    assert digests(study, *parts) == digests(smoke.root, *parts)
 
 
 def test_tasks_run_on_both_nodes_each_in_a_process_of_its_own(tmp_path, on_the_cluster):

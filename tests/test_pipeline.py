@@ -1,5 +1,6 @@
 """What dvc.yaml, the notebooks and the repository promise each other, and the whole study at toy size."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from ruamel.yaml import YAML
 
 from tests import copies
 from tests.conftest import SmokeRun, digests
-from unlearning.pipeline import run_notebook, stages
+from unlearning.pipeline import run_notebook, stages, verify
 
 ROOT = copies.ROOT
 SOURCES = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -132,6 +133,17 @@ def test_a_source_leaves_its_process_alone_and_seeds_by_parameter_only(path):
     assert not re.search(r"seed\s*=\s*\d|(default_rng|manual_seed|RandomState|\.seed|random_state=)\(?\d", code)
 
 
+def test_results_of_other_versions_than_those_of_the_lock_do_not_fit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("requirements.lock").write_text("numpy==2.4.6\ntorch==2.13.0\n")
+    Path("results/runs").mkdir(parents=True)
+    for stage, numpy in ("base", "2.4.6"), ("pilot", "2.4.5"), ("claims", "2.4.5"):
+        record = {"stage": stage, "versions": {"numpy": numpy, "torch": "2.13.0"}}
+        Path(f"results/runs/{stage}.json").write_text(json.dumps(record))
+    Path("results/runs/machine.json").write_text("{}")
+    assert list(verify.version_problems()) == ["claims, pilot: ran with numpy 2.4.5, not with what the lock says"]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_a_source_links_to_its_executed_copy(path):
     text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
@@ -243,8 +255,9 @@ def _kill_after_the_first_model(root: Path, stage: str) -> None:
 def test_bad_input_is_one_message_and_overwrites_nothing(smoke: SmokeRun, tmp_path, block, change, message):
     study = tmp_path / "study"
     shutil.copytree(smoke.root, study, symlinks=True)
+    shutil.rmtree(study / ".git")  # from a commit alone, nothing could be put back
+    assert copies.module(study, "unlearning.pipeline.doctor").returncode == 0
     (study / OWN).write_text('{"id": "a", "source": "x", "target": 3}\n')
-    copies.commit(study)
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load((study / "params.yaml").read_text())
     params[block] |= change

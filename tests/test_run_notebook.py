@@ -1,6 +1,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,12 @@ stages:
   importing:
     cmd: unused
     deps: [notebook.ipynb, src/unlearning/errors.py]
+  writing:
+    cmd: unused
+    deps: [notebook.ipynb]
+    outs:
+    - table.csv: {cache: false, persist: true}
+    - folder: {cache: false, persist: true}
 """
 
 
@@ -138,6 +145,29 @@ def test_any_other_exception_is_shown_with_the_cell_that_raised_it(study, monkey
     shown = capsys.readouterr().err
     assert "ZeroDivisionError" in shown and "stage story failed in cell" in shown
     assert Path("scratch/failed/story.ipynb").exists() and not Path("out.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("open('table.csv', 'w').write('new'); open('folder/a', 'w').write('new'); 1 / 0", "ZeroDivisionError"),
+        ("open('folder/a', 'w').write('new')", "stage writing did not write table.csv"),
+        ("open('table.csv', 'w').write('new')", "stage writing did not write folder"),
+    ],
+    ids=["an exception after writing", "a table not written", "a folder not written"],
+)
+def test_outputs_of_a_stage_that_fails_are_as_before_also_without_git(study, monkeypatch, capsys, code, message):
+    shutil.rmtree(".git")
+    copies.dvc(study, "config", "core.no_scm", "true")
+    write_notebook(parameters(), v4.new_code_cell(code))
+    Path("folder").mkdir()
+    outs = [Path("table.csv"), Path("folder/a")]
+    for path in outs:
+        path.write_text("as before")
+        os.utime(path, (1, 1))
+    assert run("writing", monkeypatch=monkeypatch) == 1
+    assert message in capsys.readouterr().err
+    assert [path.read_text() for path in outs] == ["as before"] * 2
 
 
 def test_a_killed_kernel_is_explained(study, monkeypatch, capsys):

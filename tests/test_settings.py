@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from unlearning.errors import StudyError
+from unlearning.pipeline import mistakes
 from unlearning.pipeline.schema import Pretrained
 from unlearning.pipeline.settings import check_own_files, load
+from unlearning.reading.study import OTHER_RATES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -47,6 +49,10 @@ def test_half_and_double_are_the_headline_methods_at_half_and_double_the_rate():
                 assert settings.ascents[f"{forget_set}-{name}-{word}"].method == f"{name}-{word}"
 
 
+def test_endings_that_keep_an_arm_out_of_figures_are_those_that_settings_watch():
+    assert set(mistakes._OTHER_RATE) == set(OTHER_RATES.values())
+
+
 SET = "  ind-a: {kind: natural, size: 64, repetitions: 1}"
 ASCENT = "  ind-a-adamw: {forget_set: ind-a, trained_with: adamw, method: adamw}"
 WRONG = {
@@ -54,6 +60,11 @@ WRONG = {
         "adamw: {optimizer: adamw, learning_rate: ",
         'adamw: {optimizer: adamw, learning_rate: "1e-4", eps: ',
         r"not YAML|learning_rate",
+    ),
+    "an arm that figures would leave out": (
+        ASCENT,
+        ASCENT + "\n  ind-a-sgd-half: {forget_set: ind-a, trained_with: adamw, method: sgd}",
+        r"ind-a-sgd-half.*beside claim C2 alone, and sgd is none",
     ),
     "an unknown key": ("  near_duplicate:", "  near_duplicat:", r"unknown key.*Did you mean 'near_duplicate'"),
     "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind-a.repetition'"),

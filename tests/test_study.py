@@ -158,6 +158,21 @@ def test_memorization_comes_from_models_that_the_trajectory_does_not(study):
             assert set(study.design.loc[half, name]) == {-1, 1}
 
 
+def test_memorization_by_example_is_what_models_that_hold_it_have_over_those_that_do_not(study, fake):
+    scores = pd.read_parquet(fake.tables / "references-adamw.parquet").astype({"example_id": str})
+    table = rates.example_properties(study, "adamw", scores)
+    assert len(table) == len(SETS) * fake.size and set(table["trained_with"]) == {"adamw"}
+    row = table[table["forget_set"] == "ind-x16"].iloc[3]
+    mine = scores[scores["example_id"] == row["example_id"]]
+    holds = mine["model"].isin(study.inside("ind-x16"))
+    for column, name in (("log_likelihood", "mem"), ("n_correct", "mem_accuracy")):
+        expected = (mine.loc[holds, column].mean() - mine.loc[~holds, column].mean()) / row["n_tokens"]
+        assert row[name] == pytest.approx(expected)
+    assert row["difficulty"] == pytest.approx(-study.base[row["example_id"]].mean() / row["n_tokens"])
+    means = table.groupby("forget_set")["mem"].mean()
+    assert means["ind-x16"] > means["ind-a"] > 0
+
+
 def test_the_rate_is_nats_per_token_and_step_over_the_first_half(study):
     run = study.runs[0]
     half = run.k_star / 2

@@ -9,6 +9,7 @@ from unlearning.errors import StudyError
 from unlearning.pipeline.schema import Model, OwnSet, Pretrained, Settings
 
 _RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
+_OTHER_RATE = ("-half", "-double")  # endings of arms that are shown beside C2 alone (reading.study.OTHER_RATES)
 Place = tuple[str | int, ...]
 
 
@@ -100,6 +101,13 @@ def _ascent_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
                 return
         if not name.startswith(f"{ascent.forget_set}-"):
             yield ("ascents", name), f"a stage is named <forget set>-<arm>. Rename it {ascent.forget_set}-…"
+        arm = name.removeprefix(f"{ascent.forget_set}-")
+        if arm.endswith(_OTHER_RATE) and arm.rpartition("-")[0] not in s.claims.headline:
+            yield (
+                ("ascents", name),
+                f"an arm whose name ends in {' or '.join(_OTHER_RATE)} is a headline arm at another rate, shown beside "
+                f"claim C2 alone, and {arm.rpartition('-')[0]} is none. Give it another name.",
+            )
         method = s.methods[ascent.method]
         if getattr(method, "restored", False) and ascent.trained_with != "adafactor":
             yield (

@@ -1,19 +1,16 @@
 """Rerun one stage, also on a fresh clone: rebuild the inputs that are missing, run, compare with the commit.
 
-dvc deletes a stage's outputs before it runs; here the committed ones are put back if anything fails.
+If anything fails, what was there is put back: also the outputs of stages of the chain that came to their end.
 """
 
-import contextlib
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unlearning.errors import StudyError
 from unlearning.pipeline.compare import compare, report
+from unlearning.pipeline.keep import restored_on_failure
 
 
 def chain(name: str) -> list[Any]:
@@ -44,38 +41,6 @@ def chain(name: str) -> list[Any]:
     for stage in wanted:
         visit(stage)
     return list(found.values())
-
-
-@contextlib.contextmanager
-def restored_on_failure(paths: list[Path]) -> Iterator[None]:
-    """Keep copies of files and folders; put them back when the block is left by an exception (or Ctrl-C)."""
-    with tempfile.TemporaryDirectory(prefix="unlearning-") as folder:
-        kept = {path: Path(folder) / str(number) for number, path in enumerate(paths) if path.exists()}
-        for path, copy in kept.items():
-            _copy(path, copy)
-        try:
-            yield
-        except BaseException:
-            for path in paths:
-                _remove(path)
-            for path, copy in kept.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _copy(copy, path)
-            raise
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copy2(source, target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def rerun(name: str) -> int:

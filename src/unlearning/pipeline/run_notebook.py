@@ -23,6 +23,7 @@ from typing import Any
 
 from unlearning.errors import StudyError
 from unlearning.pipeline import settings, stages
+from unlearning.pipeline.keep import restored_on_failure, written_before
 from unlearning.pipeline.normalise import normalise
 from unlearning.pipeline.tasks import default_workers
 
@@ -70,7 +71,8 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     """Execute a notebook for the stage named by DVC_STAGE and write its normalised copy.
 
     Raises:
-        StudyError: settings, parameters or dependencies do not fit, or the notebook failed; `target` is as before.
+        StudyError: settings, parameters or dependencies do not fit, or the notebook failed or left out an output;
+            tables, figures and executed notebooks are then as before.
     """
     # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -90,11 +92,15 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
     os.environ["UNLEARNING_TASK_LOG"] = str(log.resolve())
-    started = time.monotonic()
-    notebook = _execute(source, params, stage)
-    loaded = json.loads("".join(o.text for o in notebook.cells.pop().outputs))
-    stages.check_modules(stage, set(loaded), deps, at_run_time=True)
-    _write(normalise(notebook), target)
+    outs = stages.outputs(stage)
+    started, now = time.monotonic(), time.time()
+    with restored_on_failure(outs):
+        notebook = _execute(source, params, stage)
+        loaded = json.loads("".join(o.text for o in notebook.cells.pop().outputs))
+        stages.check_modules(stage, set(loaded), deps, at_run_time=True)
+        _write(normalise(notebook), target)
+        if left := written_before(now - 1, outs):  # a file's time may lag behind the clock by a few milliseconds
+            raise StudyError(f"stage {stage} did not write {', '.join(map(str, left))}, as dvc.yaml says it does")
     _record(stage, time.monotonic() - started, log)
 
 
@@ -243,17 +249,10 @@ def main(arguments: list[str] | None = None) -> int:
         run(Path(arguments[0]), Path(arguments[1]), extras)
     except (StudyError, KeyboardInterrupt) as error:
         print(f"\n{str(error) or 'stopped; finished models and ascents are kept'}\n", file=sys.stderr)
-        _restore()
+        with contextlib.suppress(StudyError):
+            stages.restore_cached(os.environ.get("DVC_STAGE", "").rpartition(":")[2])
         return 1
     return 0
-
-
-def _restore() -> None:
-    """After a failure, the outputs that dvc had taken away before this command are what they were."""
-    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-    if stage:
-        with contextlib.suppress(StudyError):
-            stages.restore_outputs(stage)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,16 +49,17 @@ def stage_of(name: str) -> Any:
     return found[0]
 
 
-def restore_outputs(stage: str) -> None:
-    """Put back what dvc took away before it ran a stage that then failed: from git's index, or from dvc's cache."""
-    for out in stage_of(stage).outs:
-        if Path(str(out)).exists():
-            continue
-        if out.use_cache:
+def outputs(stage: str) -> list[Path]:
+    """The outputs that git keeps: tables, figures, the executed notebook. Before a run dvc leaves them in place."""
+    return [Path(str(out)) for out in stage_of(stage).outs if not out.use_cache]
+
+
+def restore_cached(stage: str) -> None:
+    """Put back from dvc's cache what dvc took away before it ran a stage that then failed: data and models."""
+    for out in stage_of(stage).outs if stage else ():
+        if out.use_cache and not Path(str(out)).exists():
             with contextlib.suppress(Exception):  # not in the cache: it has to be made again
                 out.checkout()
-        else:
-            subprocess.run(["git", "checkout", "-q", "--", str(out)], capture_output=True)
 
 
 def imported_by(notebook: Path) -> set[str]:

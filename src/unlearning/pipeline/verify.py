@@ -1,13 +1,18 @@
-"""Do the results that lie here come from the code, settings and inputs that lie here? Answered by hashes alone.
+"""Do the results that lie here come from the code, settings and inputs that lie here? Answered without running them.
 
 Walks dvc.yaml, looks every stage up in dvc.lock, and follows each hash from the stage that made a file to the
-stages that read it. Data and models that are not here (a fresh clone) count by the hash in dvc.lock.
+stages that read it. Data and models that are not here (a fresh clone) count by the hash in dvc.lock. The environment
+is no dependency of a stage; the versions in the record of its last run are held against the lock file instead.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from unlearning.pipeline.doctor import locked
+from unlearning.pipeline.plan import RUNS
 
 
 def problems() -> Iterator[str]:
@@ -43,16 +48,29 @@ def _dependency_problems(stage: str, dep: Any, made: dict[str, str | None]) -> I
         yield f"{stage}: {dep} has changed since it ran"
 
 
+def version_problems() -> Iterator[str]:
+    """One sentence for all stages whose last recorded run had the same other versions than the lock file names."""
+    lock, stages = locked(), dict[str, list[str]]()
+    for path in sorted(RUNS.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "stage" in record:
+            other = [f"{name} {version}" for name, version in record["versions"].items() if version != lock.get(name)]
+            stages.setdefault(", ".join(other), []).append(record["stage"])
+    yield from (
+        f"{', '.join(names)}: ran with {other}, not with what the lock says" for other, names in stages.items() if other
+    )
+
+
 def _hash(thing: Any) -> str | None:
     return thing.hash_info.value if thing.hash_info else None
 
 
 def main() -> int:
     """Print what does not fit; 1 if anything."""
-    found = list(problems())
+    found = [*problems(), *version_problems()]
     for problem in found:
         print(problem)
-    print(f"{len(found)} problems" if found else "every result fits its code, settings and inputs")
+    print(f"{len(found)} problems" if found else "every result fits its code, settings, inputs and versions")
     return min(len(found), 1)
 
 

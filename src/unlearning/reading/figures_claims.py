@@ -140,7 +140,7 @@ def claims(table: pd.DataFrame) -> Figure:
     """
     units = list(dict.fromkeys(table["unit"]))
     counts = [table.loc[table["unit"] == unit, ["claim", "part"]].drop_duplicates().shape[0] for unit in units]
-    fig, axes = plots.grid(len(units), 1, height_in=0.4 + 0.3 * max(np.mean(counts), 1),
+    fig, axes = plots.grid(len(units), 1, height_in=0.4 + 0.36 * max(np.mean(counts), 1),
                            gridspec_kw={"height_ratios": [c + 1.2 for c in counts]})  # fmt: skip
     arms = list(dict.fromkeys(table["arm"]))
     for ax, unit in zip(axes[:, 0], units, strict=True):
@@ -165,7 +165,7 @@ def _claim_panel(ax: Axes, rows: pd.DataFrame, arms: Sequence[str]) -> None:
                 continue
             row, colour = here.iloc[0], _arm_colours(arms)[i]
             height = at + 0.4 * (i - (len(arms) - 1) / 2)
-            _margin(ax, row, at)
+            _margin(ax, row, height)
             if np.isfinite(row["estimate"]):
                 style = plots.Look(colour, "-", plots.ARM_MARKERS.get(arm, "o"))
                 plots.interval(ax, height, row["low"], row["estimate"], row["high"], style)
@@ -178,8 +178,9 @@ def _claim_panel(ax: Axes, rows: pd.DataFrame, arms: Sequence[str]) -> None:
         plots.zero_line(ax, vertical=True)
 
 
-def _margin(ax: Axes, row: pd.Series, at: int) -> None:
+def _margin(ax: Axes, row: pd.Series, height: float) -> None:
+    band = [height - 0.2, height + 0.2]  # a margin in steps is a share of the arm's own k*
     if row["claim"] == "C1":
-        ax.plot([row["delta"]] * 2, [at - 0.45, at + 0.45], color=plots.INK, lw=0.9, ls=(0, (2, 1)))
+        ax.plot([row["delta"]] * 2, band, color=plots.INK, lw=0.9, ls=(0, (2, 1)))
     elif row["delta"] > 0:
-        ax.fill_betweenx([at - 0.45, at + 0.45], -row["delta"], row["delta"], color=plots.FLOOR, lw=0, zorder=0)
+        ax.fill_betweenx(band, -row["delta"], row["delta"], color=plots.FLOOR, lw=0, zorder=0)

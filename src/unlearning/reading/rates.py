@@ -56,6 +56,39 @@ def hardness(study: Study, examples: list[str]) -> Array:
     return metrics.difficulty(base=study.base[examples].to_numpy(), n_tokens=n_tokens)
 
 
+def example_properties(study: Study, trained_with: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """One row an example of a forget set: how far it is memorized, by all models, and how difficult it is.
+
+    Args:
+        scores: the long table of this optimizer's models: model, example_id, n_tokens, log_likelihood, n_correct.
+
+    Returns:
+        trained_with, forget_set, example_id, n_tokens, mem (nats per token), mem_accuracy (the same of token accuracy),
+        difficulty (nats per token); NaN where it takes models or scores that are not there.
+    """
+    per_token = scores.assign(**{c: scores[c] / scores["n_tokens"] for c in ("log_likelihood", "n_correct")})
+    tables = [per_token.pivot(index="model", columns="example_id", values=c) for c in ("log_likelihood", "n_correct")]
+    rows = []
+    for forget_set in study.forget_sets:
+        examples = [x for x in study.members(forget_set) if x in tables[0]]
+        inside, outside = ([m for m in side(forget_set) if m in tables[0].index]
+                           for side in (study.inside, study.outside))  # fmt: skip
+        mem, mem_accuracy = (
+            metrics.counterfactual_memorization(
+                inside=t.loc[inside, examples].to_numpy(), outside=t.loc[outside, examples].to_numpy()
+            )
+            if inside and outside
+            else np.full(len(examples), np.nan)
+            for t in tables
+        )
+        rows.append(pd.DataFrame({
+            "trained_with": trained_with, "forget_set": forget_set, "example_id": examples,
+            "n_tokens": study.examples["n_tokens"].loc[examples].to_numpy(), "mem": mem,
+            "mem_accuracy": mem_accuracy, "difficulty": hardness(study, examples),
+        }))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
+
+
 def example_rates(study: Study, run: Run) -> pd.DataFrame:
     """One row an example of a run: mem from the half of the models that this run is not in, difficulty, rate, k*(x)."""
     first, second = halves(study, run.forget_set)

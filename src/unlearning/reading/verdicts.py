@@ -1,4 +1,4 @@
-"""The claims table in words: one line a claim and arm, a sentence a part, and the summary that the README shows."""
+"""The claims table in words: one line a claim and arm, a sentence a part, and a summary for other programs."""
 
 import json
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ def _cell(row: pd.Series) -> str:
 
 
 def write_summary(table: pd.DataFrame, study: Study, runs: pd.DataFrame, path: str | Path) -> dict:
-    """Write what the README shows as JSON: counts, and for every claim and arm its verdict with its parts."""
+    """Write the answers as JSON for other programs: counts, and for every claim and arm its verdict with its parts."""
     inside = runs[runs["role"] == "in"]
     summary = {
         "models": len(study.design),
