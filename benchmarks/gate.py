@@ -109,8 +109,8 @@ def translations(work: Workload) -> pd.DataFrame:
 
 
 def projection(work: Workload) -> pd.DataFrame:
-    """No tensor of batch x length x vocabulary: the projection sees at most LOGIT_ROWS positions at once."""
-    largest, allowed = ours.largest_projection(work), models.LOGIT_ROWS
+    """No tensor of batch x length x vocabulary: the projection sees at most `logit_rows` positions at once."""
+    largest, allowed = ours.largest_projection(work), models.logit_rows(work.new_model())
     row = {"what": "positions in a projection", "arm": "ours", "step": 0, "value": largest, "reference": allowed}
     return pd.DataFrame([{**row, "relative": float("nan"), "equal": largest <= allowed}])
 

@@ -40,7 +40,7 @@ def facts(work: workloads.Workload, gate_table: pd.DataFrame) -> dict[str, float
     return {
         "flops_per_token": ours.flops_per_token(work),
         "largest_projection": float(seen.max()),
-        "allowed_projection": models.LOGIT_ROWS,
+        "allowed_projection": models.logit_rows(work.new_model()),
         "models": targets.models_needed(sets, references, min_free_columns=study.design.min_free_columns),
         "sets": sets,
         "references": references,

@@ -164,6 +164,7 @@ def probes():
         heldout_fixed=6,
         followed=3,
         bleu_sentences=4,
+        bleu_tokens=64,
         tokenizer=Tokenizer(),
     )
 

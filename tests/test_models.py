@@ -48,7 +48,7 @@ def test_scores_keep_the_order_of_the_examples_whatever_the_batch_budget(model):
 
 
 def test_logits_exist_at_target_positions_only_and_in_pieces(model, monkeypatch):
-    monkeypatch.setattr(models, "LOGIT_ROWS", 4)
+    monkeypatch.setattr(models, "LOGITS", 4 * model.config.vocab_size)
     rows = examples(6)
     batch = collate(rows, model.config)
     n = sum(len(target) for _, target in rows)
@@ -106,7 +106,7 @@ def test_example_sums_add_up_to_the_token_sum():
 def test_pieces_of_the_vocabulary_projection_change_nothing(model, monkeypatch):
     batch = collate(examples(9), model.config)
     whole, best = token_log_likelihoods(model, batch)
-    monkeypatch.setattr(models, "LOGIT_ROWS", 5)
+    monkeypatch.setattr(models, "LOGITS", 5 * model.config.vocab_size)
     pieces, same = token_log_likelihoods(model, batch)
     assert torch.allclose(whole, pieces, atol=1e-6)
     assert (best == same).all()

@@ -23,7 +23,7 @@ from transformers import set_seed as _set_seed
 
 Encoded = tuple[list[int], list[int]]  # source ids, target ids
 
-LOGIT_ROWS = 512  # logits exist for so many target positions at a time
+LOGITS = 2**21  # so many logits exist at a time: 512 target positions x 4096 words, 41 x 50 000
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]) -> list[Encoded]:
@@ -120,18 +120,23 @@ def target_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     return hidden[batch.predicts]
 
 
+def logit_rows(model: PreTrainedModel) -> int:
+    """For how many target positions a model's logits are made at a time."""
+    return max(1, LOGITS // model.get_output_embeddings().weight.shape[0])
+
+
 def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probability of each target token under teacher forcing, and whether no token is more likely.
 
-    One forward pass gives both. Logits are made for `LOGIT_ROWS` positions at a time, and kept only for gradients.
+    One forward pass gives both. Logits are made for `logit_rows` positions at a time, and kept only for gradients.
 
     Returns:
         (N,) nats, differentiable; (N,) bool.
     """
     project, values, correct = model.get_output_embeddings(), [], []
     batch = batch.to(model.device)
-    states = target_states(model, batch)
-    for piece, targets in zip(states.split(LOGIT_ROWS), batch.targets.split(LOGIT_ROWS), strict=True):
+    states, rows = target_states(model, batch), logit_rows(model)
+    for piece, targets in zip(states.split(rows), batch.targets.split(rows), strict=True):
         logits = project(piece).float()
         values.append(-nn.functional.cross_entropy(logits, targets, reduction="none"))
         logits = logits.detach()

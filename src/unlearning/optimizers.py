@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
+ADAFACTOR_EPS = (1e-30, 1e-3)  # added to squared gradients; least RMS of a matrix that a step is relative to
 FROZEN_STEP = 10**12  # at such a step count the decay of Adafactor's second moments is 1: they no longer move
 
 
@@ -33,6 +34,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], name: str, settings: dict
             relative_step=False,
             warmup_init=False,
             beta1=None,
+            eps=ADAFACTOR_EPS,
             clip_threshold=settings.get("clip_threshold", 1.0),
             decay_rate=settings.get("decay_rate", -0.8),
         )

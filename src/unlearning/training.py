@@ -1,4 +1,4 @@
-"""Fitting a model to its training set: batches by token budget, an order that survives leaving a set out."""
+"""Fitting a model to its training set: batches by token budget, an order that leaving a set out changes little."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ def epoch_batches(rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: i
     """The batches of one epoch, in order.
 
     Every row of the universe has its own random rank per (seed, epoch), drawn whether or not the row is
-    present: two models that differ in one set see all other rows in the same relative order.
+    present. So two models that differ in one set see all other rows in the same order, up to where a pool of
+    batches ends and the sorting by length inside it.
 
     Args:
         rows: (n,) rows of the universe that this model is trained on; a repeated example is several rows.

@@ -29,6 +29,7 @@ class Probes:
     heldout_fixed: int
     followed: int
     bleu_sentences: int
+    bleu_tokens: int
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -162,7 +163,7 @@ class _Watch:
         if everything:
             self._population(model, step, len(probes.population.ids))
             translated = probes.heldout.first(probes.bleu_sentences)
-            quality = bleu(model, probes.tokenizer, translated.encoded, max_new_tokens=64)
+            quality = bleu(model, probes.tokenizer, translated.encoded, max_new_tokens=probes.bleu_tokens)
             self.result.splits.append((step, "heldout_bleu", self.score(model, translated), quality))
 
     def _split(self, model, step: int, name: str, group: Group) -> None:

@@ -1,19 +1,21 @@
 """The rows of the tidy tables (their dictionary stands in the README), and how they are written."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from unlearning.data.groups import Group
-from unlearning.scoring import Scores
+if TYPE_CHECKING:  # notebooks write tables without loading torch
+    from unlearning.data.groups import Group
+    from unlearning.scoring import Scores
 
 KEYS = ("track", "trained_with", "model", "forget_set", "method", "role", "step")
 CATEGORIES = ("track", "trained_with", "forget_set", "method", "role", "example_id", "split")
 MILLI = 1e-3  # log-likelihoods are stored to a thousandth of a nat: fp32 sums are not better than that
 
 
-def log_likelihood_rows(key: dict, group: Group, scores: Scores) -> pd.DataFrame:
+def log_likelihood_rows(key: dict, group: "Group", scores: "Scores") -> pd.DataFrame:
     """One row an example: the key, example_id, n_tokens, log_likelihood (nats), n_correct."""
     return pd.DataFrame(
         {
@@ -26,7 +28,7 @@ def log_likelihood_rows(key: dict, group: Group, scores: Scores) -> pd.DataFrame
     )
 
 
-def performance_row(key: dict, split: str, scores: Scores, *, bleu: float = float("nan")) -> dict:
+def performance_row(key: dict, split: str, scores: "Scores", *, bleu: float = float("nan")) -> dict:
     """One row a split: the key, log-likelihood per token (nats), token accuracy, BLEU, target tokens."""
     return {
         **key,

@@ -1,22 +1,25 @@
-"""The tasks of stages pilot and unlearn: one ascent each. Files in, files out."""
+"""The tasks of stages pilot and unlearn: one ascent each. Files in, files out; torch is loaded inside a task."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from unlearning.ascent import ascend
-from unlearning.data.groups import Group, StudyData
 from unlearning.data.tables import write_csv, write_parquet
 from unlearning.metrics import steps_to_forget
-from unlearning.models import load_model
-from unlearning.optimizers import load_state, make_optimizer
-from unlearning.pipeline.train_jobs import SOURCES as TRAIN_SOURCES
-from unlearning.trajectory import Probes, ascent_updates, follow
 
-SOURCES = (*TRAIN_SOURCES, *(f"unlearning.{m}" for m in ("ascent", "effects", "metrics", "trajectory")))
+# what decides a result besides parameters and data: the sources of the modules at work
+SOURCES = (
+    "unlearning.ascent",
+    "unlearning.data.groups",
+    "unlearning.data.tables",
+    "unlearning.metrics",
+    "unlearning.models",
+    "unlearning.optimizers",
+    "unlearning.scoring",
+    "unlearning.trajectory",
+)
 
 
 def pilot_ascents(
@@ -38,6 +41,14 @@ def pilot_ascents(
 
     Writes learning_rates.csv: key, learning_rate, k_star (NaN: not reached by `k_max`, or diverged before).
     """
+    import torch
+
+    from unlearning.ascent import ascend
+    from unlearning.data.groups import StudyData
+    from unlearning.models import load_model
+    from unlearning.optimizers import load_state, make_optimizer
+    from unlearning.trajectory import ascent_updates
+
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     forget = StudyData(data).group("pilot")
@@ -90,6 +101,13 @@ def unlearn_model(
         steps: None follows to k* and beyond; a number takes just so many steps (placebo).
         followed: how many examples of the population are scored along the way.
     """
+    import torch
+
+    from unlearning.data.groups import Group, StudyData
+    from unlearning.models import load_model
+    from unlearning.optimizers import load_state, make_optimizer
+    from unlearning.trajectory import Probes, follow
+
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     study = StudyData(data)
@@ -107,6 +125,7 @@ def unlearn_model(
         heldout_fixed=settings["heldout_fixed"],
         followed=followed,
         bleu_sentences=settings["bleu_sentences"],
+        bleu_tokens=settings["bleu_tokens"],
         tokenizer=study.tokenizer,
     )
     result = follow(

@@ -57,6 +57,11 @@ def _corpus_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     for key, limit in {"retain": "core", "heldout_fixed": "heldout", "bleu_sentences": "heldout"}.items():
         if getattr(s.unlearn, key) > getattr(s.corpus, limit):
             yield ("unlearn", key), f"is above corpus.{limit} ({getattr(s.corpus, limit)}). Lower it."
+    if s.unlearn.bleu_tokens < s.corpus.max_tokens:
+        yield (
+            ("unlearn", "bleu_tokens"),
+            f"would cut translations: corpus.max_tokens is {s.corpus.max_tokens}. Raise it.",
+        )
     smallest = min(s.populations.natural, s.populations.canary, s.populations.secret)
     if s.populations.followed > smallest:
         yield ("populations", "followed"), f"is above the smallest population ({smallest}). Lower it."

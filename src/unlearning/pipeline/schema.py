@@ -213,6 +213,7 @@ class Unlearn(Block):
     heldout_fixed: Positive
     retain: Positive
     bleu_sentences: Positive
+    bleu_tokens: Positive
     follow_every: Positive
     placebo_models: Positive
     placebo: list[str]

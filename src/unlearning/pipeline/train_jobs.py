@@ -1,18 +1,19 @@
-"""The tasks of stages base, train and pilot: fit one model and score it on everything. Files in, files out."""
+"""The tasks of stages base, train and pilot: fit one model and score it on everything. Files in, files out.
+
+Torch is loaded inside a task: the notebook that hands tasks out has no need of it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
-from unlearning.data.groups import StudyData
 from unlearning.data.tables import log_likelihood_rows, performance_row, write_csv, write_parquet
-from unlearning.models import load_model, new_t5, save_model
-from unlearning.optimizers import make_optimizer, save_state
-from unlearning.scoring import bleu, score
-from unlearning.training import fit
+
+if TYPE_CHECKING:
+    from unlearning.data.groups import StudyData
 
 # what decides a result besides parameters and data: the sources of the modules at work
 SOURCES = (
@@ -26,7 +27,7 @@ SOURCES = (
 FIT = ("epochs", "batch_tokens", "warmup_steps", "schedule", "loss", "clip_norm")
 
 
-def universe(data: StudyData, repetitions: dict[str, int]) -> tuple[list, np.ndarray]:
+def universe(data: "StudyData", repetitions: dict[str, int]) -> tuple[list, np.ndarray]:
     """All rows that any model may be trained on, repeated examples as several rows.
 
     Args:
@@ -59,6 +60,7 @@ def train_model(
     scored: Sequence[str],
     retain: int,
     bleu_sentences: int,
+    bleu_tokens: int,
 ) -> None:
     """Fit one model and score it on everything. Writes model/, optimizer.safetensors and three tables.
 
@@ -68,7 +70,17 @@ def train_model(
         holds: the groups that this model is trained on.
         key: columns that name the model in the tables.
         scored: groups scored example by example.
+        retain: how many pairs of the core are the retain sample.
+        bleu_sentences, bleu_tokens: how many held-out sentences are translated, and the longest translation.
     """
+    import torch
+
+    from unlearning.data.groups import StudyData
+    from unlearning.models import load_model, new_t5, save_model
+    from unlearning.optimizers import make_optimizer, save_state
+    from unlearning.scoring import score
+    from unlearning.training import fit
+
     torch.set_num_threads(threads)
     study = StudyData(data)
     if isinstance(start, dict):
@@ -96,17 +108,19 @@ def train_model(
     save_model(model, out / "model")
     save_state(optimizer, out / "optimizer.safetensors")
     write_csv(pd.DataFrame(history), out / "training.csv")
-    _score_model(out, model, study, key, scored, retain, bleu_sentences)
+    _score_model(out, model, study, key, scored, retain, bleu_sentences, bleu_tokens)
 
 
-def _score_model(out, model, study, key, scored, retain, bleu_sentences) -> None:
+def _score_model(out, model, study, key, scored, retain, bleu_sentences, bleu_tokens) -> None:
+    from unlearning.scoring import bleu, score
+
     tidy = {**key, "forget_set": "", "method": "", "role": "", "step": 0}
     groups = {name: study.group(name) for name in (*scored, "heldout", "validation")}
     groups["retain"] = study.group("core").first(retain)
     scores = {name: score(model, group.encoded) for name, group in groups.items()}
     tables = [log_likelihood_rows(tidy, groups[n], scores[n]) for n in groups if n != "validation"]
     translated = groups["heldout"].encoded[:bleu_sentences]
-    quality = bleu(model, study.tokenizer, translated, max_new_tokens=64)
+    quality = bleu(model, study.tokenizer, translated, max_new_tokens=bleu_tokens)
     rows = [performance_row(tidy, name, scores[name]) for name in ("heldout", "validation", "retain")]
     rows.append(performance_row(tidy, "heldout_bleu", score(model, translated), bleu=quality))
     write_parquet(pd.concat(tables), out / "log_likelihoods.parquet")

@@ -176,12 +176,7 @@ def heat_map(
         annot=texts,
         fmt="",
         annot_kws={"fontsize": 5.5, "weight": "bold"},
-        cbar_kws={
-            "label": unit,
-            "fraction": 0.04,
-            "pad": 0.02,
-            "format": ticks,
-        },
+        cbar_kws={"label": unit, "fraction": 0.04, "pad": 0.02, "format": ticks},
         ax=ax,
     )
     ax.patch.set(facecolor="white", edgecolor=plots.FLOOR, hatch="////")  # seen where a cell is left out

@@ -111,10 +111,11 @@ def ensemble_by_step(study: Study, *, arm: str, forget_set: str, confidence: flo
         effective = np.minimum(metrics.effective_models(inside), metrics.effective_models(outside))
         parts = [metrics.interpolate(r.generator_part, r.generator_steps, step) for r in runs]
         generator = float(np.mean(parts))
+        instance = metrics.instance_part(exposure=by_name["mean_log"], generator_part=generator)
         rows.append({"step": int(step)} | {e: float(v.mean()) for e, v in by_name.items()} | {
             "effective_models": float(effective.mean()),
             "share_inside": float(np.mean(np.abs(by_name["mean_log"]) <= floor)),
-            "generator": generator, "instance": float(by_name["mean_log"].mean()) - generator,
+            "generator": generator, "instance": float(instance.mean()),
             "n_models": len(runs)})  # fmt: skip
     return pd.DataFrame(rows)
 
