@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from tests import copies
 from tests.conftest import SmokeRun, digests
-from unlearning.pipeline import run_notebook, stages, verify
+from unlearning.pipeline import ascent_jobs, run_notebook, stages, train_jobs, verify
 
 ROOT = copies.ROOT
 SOURCES = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -100,6 +100,23 @@ def test_a_reading_stage_starts_from_tables_in_git_and_imports_no_torch(stage, a
     code = [(ROOT / stages.path_of(m)).read_text() for m in stages.imported_by(source)]
     code += [c.source for c in nbformat.read(source, as_version=4).cells if c.cell_type == "code"]
     assert not [c for c in code if re.search(r"^\s*(import|from) (torch|transformers|datasets)\b", c, re.M)]
+
+
+@pytest.mark.parametrize("name", ["train@adamw", "unlearn@ind-a-adamw"])
+def test_a_notebook_that_only_hands_out_tasks_loads_no_torch(name, at_root):
+    source, _ = source_and_extras(name)
+    code = "\n".join(c.source for c in nbformat.read(source, as_version=4).cells if c.cell_type == "code")
+    imports = [line for line in code.splitlines() if line.startswith(("import ", "from "))]
+    told = "import sys; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", "\n".join([*imports, told])], capture_output=True, text=True)
+    assert ran.stdout == "[]\n", ran.stderr
+
+
+@pytest.mark.parametrize("jobs", [train_jobs, ascent_jobs], ids=lambda m: m.__name__.rpartition(".")[2])
+def test_the_sources_hashed_for_a_task_are_all_that_it_imports(jobs):
+    mere_formulas = {"effects", "neighbours"}  # imported by metrics, of which a task uses steps_to_forget alone
+    imported = stages.imported_in(Path(jobs.__file__).read_text()) - {"unlearning.errors"}
+    assert {m for m in imported if m.rpartition(".")[2] not in mere_formulas} == set(jobs.SOURCES)
 
 
 def test_what_goes_to_git_is_not_ignored_and_what_is_cached_is():

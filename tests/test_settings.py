@@ -113,6 +113,11 @@ WRONG = {
         "  weight_decay: 0.1\n    clip_norm: null",
         r"train.adafactor.weight_decay: has no effect",
     ),
+    "translations cut short": (
+        "  bleu_tokens: 64 ",
+        "  bleu_tokens: 32 ",
+        r"unlearn.bleu_tokens: would cut translations: corpus.max_tokens is 64",
+    ),
     "a duplicate key": ("track: tiny", "track: tiny\ntrack: tiny", r"not YAML.*duplicate key"),
     "no YAML": ("track: tiny", "track: [tiny", r"not YAML"),
 }

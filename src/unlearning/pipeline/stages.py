@@ -67,7 +67,11 @@ def imported_by(notebook: Path) -> set[str]:
     import nbformat
 
     cells = nbformat.read(notebook, as_version=4).cells
-    code = "\n".join(_without_magics(c.source) for c in cells if c.cell_type == "code")
+    return imported_in("\n".join(_without_magics(c.source) for c in cells if c.cell_type == "code"))
+
+
+def imported_in(code: str) -> set[str]:
+    """Package modules that a piece of code imports, directly or through one another, also inside functions."""
     found: set[str] = set()
     todo = _imports(code)
     while todo:
@@ -83,7 +87,7 @@ def _without_magics(code: str) -> str:
 
 
 def _imports(code: str) -> set[str]:
-    """Dotted names of the package's modules imported in a piece of code, also inside functions."""
+    """Dotted names of the package's modules that a piece of code itself imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
