@@ -1,15 +1,17 @@
-"""What the same study would cost with models of 1 and 7 billion parameters. Arithmetic on assumptions, not measured."""
+"""What the same study would cost with models of 1 and 7 billion parameters: arithmetic, from rates measured at 1 B."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
 SIZES = {"1 B": 1e9, "7 B": 7e9}
-SUSTAINED = 400e12  # FLOP/s of one GPU in bfloat16 while training, assumed: 40 % of an H100's 989e12
+# FLOP/s (by these formulas) of one H100 and a Llama of 1.08 B of random weights, 16 384 tokens a step (LOG, 2026-11-26)
+TRAINING = 280e12  # in bfloat16
+ASCENT = 47e12  # in float32, in which the study ascends and scores
 SHARDED = 0.85  # of that, where one model is spread over several GPUs, assumed
 GPU_BYTES = 80e9
 BYTES = {"float32 master weights": 4, "AdamW's two moments": 8, "float32 gradients": 4, "bfloat16 working copy": 2}
-ACTIVATIONS = 8e9  # bytes a GPU, with activations recomputed, assumed
+ACTIVATIONS = 8e9  # bytes a GPU, assumed: with activations recomputed, which is not in the code
 TRAIN, FORWARD = 6, 2  # FLOPs a parameter and token: forward and backward; forward alone
 
 
@@ -31,10 +33,10 @@ class Counts:
     step_tokens: float
     scored_tokens: float
 
-    def flops_per_parameter(self) -> float:
-        """Of all trainings and ascents."""
+    def seconds_per_parameter(self) -> float:
+        """Of one GPU, all trainings and ascents."""
         ascent = self.steps * (TRAIN * self.step_tokens + FORWARD * self.scored_tokens)
-        return self.models * TRAIN * self.train_tokens + self.ascents * ascent
+        return self.models * TRAIN * self.train_tokens / TRAINING + self.ascents * ascent / ASCENT
 
 
 # 16 fine-tunings on 100 M tokens; 9 forget sets x 8 models, 100 steps on 400 answers of 100 tokens, 1 M tokens scored
@@ -47,7 +49,7 @@ def cost(counts: Counts, *, parameters: float, gpus: int) -> dict[str, object]:
     alone = held + ACTIVATIONS <= GPU_BYTES
     fits = alone or held / gpus + ACTIVATIONS <= GPU_BYTES
     share = 1.0 if alone else SHARDED
-    hours = counts.flops_per_parameter() * parameters / (SUSTAINED * gpus * share) / 3600
+    hours = counts.seconds_per_parameter() * parameters / (gpus * share) / 3600
     per_gpu = held if alone else held / gpus
     layout = "one model a GPU" if alone else f"one model over {gpus} GPUs" if fits else "does not fit"
     return {
@@ -77,8 +79,10 @@ def assumptions(study: Counts) -> str:
     held = ", ".join(f"{name} {size}" for name, size in BYTES.items())
     return (
         f"Extrapolated, not measured. FLOPs: {TRAIN} x parameters x tokens for training and updates, {FORWARD} x for "
-        f"scoring. {SUSTAINED / 1e12:.0f} TFLOP/s sustained a GPU (40 % of an H100 in bfloat16), {SHARDED:.0%} of that "
-        f"where one model is spread over several. Bytes a parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for "
-        f"activations. Counts: {study} and {LLM}. Left out: base models, loading, saving, idle "
+        f"scoring, at {TRAINING / 1e12:.0f} TFLOP/s (training, bfloat16) and {ASCENT / 1e12:.0f} (ascents and their "
+        f"scores, float32), as measured once on an H100 with a model of 1 B; {SHARDED:.0%} of that where one model is "
+        f"spread over several. Bytes a parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for "
+        f"activations (with recomputation, which is not in the code). Counts: {study} and {LLM}. Left out: base models, "
+        f"loading, saving, idle "
         f"GPUs, and that steps of so few tokens as this study's keep no GPU busy."
     )

@@ -41,7 +41,7 @@ SHOWN_BY = {  # claim -> figure and source notebook that show it best
 }
 QUANTITIES = {  # of results/tables/sets.csv -> column title
     "exposure_0": "exposure before, nats",
-    "instance_share": "instance part of it",
+    "instance_share": "of it, instance part (share)",
     "k_star": "steps to forget, k\\*",
     "k_star_reference": "± by the reference",
     "lost_100": "performance lost at k\\*, nats per token",
@@ -61,8 +61,8 @@ def figure(root: Path) -> str:
     caption = (
         "*Each line is one forget set, from the left (well known) to the vertical zero (as if never seen) and beyond; "
         "the higher it gets there, the more the model has lost on other text. Here the loss is counted from models "
-        "that never saw the set; the tables below count it from the model before unlearning. From 0.1 on the scale "
-        "is logarithmic.*"
+        "that never saw the set; the tables below count it from the model before unlearning. Crosses: models that "
+        "never saw the set; stars: the base models, in the colour of a set. From 0.1 on the scale is logarithmic.*"
     )
     return f"{picture}\n\n{caption}"
 

@@ -88,7 +88,8 @@ def partners(errors: pd.DataFrame, noise: pd.DataFrame) -> Figure:
         if len(repeats):
             ax.axhspan(repeats.min(), repeats.max(), color=plots.FLOOR, lw=0, zorder=0)
             ax.annotate("new data order alone", (-0.3, repeats.max()), xytext=(2, 2), textcoords="offset points",
-                        fontsize=6, color=plots.GREY)  # fmt: skip
+                        fontsize=6, color=plots.GREY, zorder=5,
+                        bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8})  # fmt: skip
         ax.set(xlim=(-0.35, 1.6), title=name)
         ax.set_xticks([0, 1], ["out-average", "regression"])
     axes[0].set(ylim=(0, None), ylabel="error, RMS nats per example")

@@ -102,6 +102,12 @@ def influence_reading(matrix: pd.DataFrame, kinds: dict[str, str]) -> str:
         if len(some):
             parts.append(f"a set {name} moves another by {some['mean'].mean():+.2f} nats on average "
                          f"({clear} of {len(some)} intervals exclude 0)")  # fmt: skip
+    never = matrix[matrix["scored_on"].str.startswith("never-") & matrix["trained_on"].isin(kinds)]
+    never = never[never["scored_on"].str.removeprefix("never-") != never["trained_on"].map(kinds)]
+    if len(never):
+        clear, most = ((never["low"] > 0) | (never["high"] < 0)).sum(), never.loc[never["mean"].abs().idxmax()]
+        parts.append(f"never-trained examples of another kind: {clear} of {len(never)} intervals exclude 0, the "
+                     f"largest {most['trained_on']} on {most['scored_on']}, {most['mean']:+.2f}")  # fmt: skip
     held = matrix[(matrix["scored_on"] == "heldout") & matrix["trained_on"].isin(kinds)]
     if len(held):
         most = held.loc[held["mean"].abs().idxmax()]

@@ -38,14 +38,12 @@ def sentence(row) -> str:
         return f"{label}: no value ({row.reason})."
     limits = f" [{_number(row.low)}, {_number(row.high)}]" if np.isfinite(row.low) else " (no interval)"
     text = f"{label}: {_number(row.estimate)}{limits} {row.unit}, n = {row.n}"
-    if np.isfinite(row.delta) and row.part != BESIDE:
+    if np.isfinite(row.delta):
         text += f", δ {_number(row.delta)}" if row.claim != "C1" else f", threshold {_number(row.delta)}"
     if np.isfinite(row.p_holm):
         text += f", p {_p(row.p_holm)} after Holm, sign-flip {_p(row.p_sign_flip)}"
-    if row.verdict and row.part != BESIDE:
+    if row.verdict:
         text += f": {row.verdict}"
-    elif row.verdict == "not identifiable":
-        text += ": not identifiable"
     return text + (f" ({row.reason})." if row.reason else ".")
 
 

@@ -1,0 +1,201 @@
+"""On an NVIDIA GPU: the same numbers as on the CPU, up to rounding."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from tests.tiny import FAMILIES, T5, encoder_decoder, examples
+from unlearning.ascent import ascend
+from unlearning.optimizers import load_state, make_optimizer, save_state, update_statistics
+from unlearning.pipeline.ascent_jobs import unlearn_model
+from unlearning.pipeline.tasks import run_tasks
+from unlearning.pipeline.train_jobs import train_model
+from unlearning.scoring import bleu, prepare, score
+from unlearning.training import fit
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine")
+
+METHODS = {
+    "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0},
+    "sgd": {"optimizer": "sgd", "learning_rate": 1e-1, "momentum": 0.0, "weight_decay": 0.0},
+    "adafactor": {"optimizer": "adafactor", "learning_rate": 1e-2, "clip_threshold": 1.0, "decay_rate": -0.8},
+}
+LOOP = {"epochs": 20, "batch_tokens": 10_000, "loss": "mean", "warmup_steps": 2, "schedule": "linear"}
+WORDS = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {f"w{i}": i for i in range(3, 50)}
+
+
+def optimizer_for(model, name):
+    return make_optimizer(model.parameters(), name, METHODS[name])
+
+
+def trained(device, *, name="adamw", family="encoder-decoder", precision="float32"):
+    """A model after 20 steps on the device, its optimizer, and the loss at each of them."""
+    model = FAMILIES[family]().to(device)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):  # devices draw differently
+            module.p = 0.0
+    optimizer = optimizer_for(model, name)
+    run = fit(model, optimizer, examples(40), np.arange(40), clip_norm=1.0, precision=precision, seed=0, **LOOP)
+    return model, optimizer, [epoch.loss for epoch in run]
+
+
+def unlearned(device, *, name="adamw", family="encoder-decoder", state=None):
+    """Log-likelihoods of a forget set before each of 20 updates on the device, (20, n); size of the last update."""
+    model = FAMILIES[family]().to(device)
+    optimizer = optimizer_for(model, name)
+    if state:
+        load_state(optimizer, state)
+    updates = itertools.repeat(prepare(examples(8, seed=1), model.config, batch_tokens=60))
+    states = list(itertools.islice(ascend(model, optimizer, updates, reduction="mean", clip_norm=1.0), 20))
+    return torch.stack([state.log_likelihood for state in states]).numpy(), update_statistics(optimizer)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_log_likelihood_of_every_example_is_that_of_the_cpu(family):
+    rows, model = examples(200, longest=30), FAMILIES[family]()
+    here, there = score(model, rows), score(model.to("cuda"), rows)
+    assert there.log_likelihood == pytest.approx(here.log_likelihood, rel=1e-4)
+    assert there.n_correct.sum() == pytest.approx(here.n_correct.sum(), abs=2)  # a tie may be broken otherwise
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_losses_of_twenty_training_steps_are_those_of_the_cpu(name, family):
+    here, there = (trained(device, name=name, family=family)[2] for device in ("cpu", "cuda"))
+    assert there == pytest.approx(here, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_twenty_ascent_steps_are_those_of_the_cpu(name, family):
+    (here, size), (there, same) = (unlearned(device, name=name, family=family) for device in ("cpu", "cuda"))
+    assert there == pytest.approx(here, rel=1e-4)
+    assert same == pytest.approx(size, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+@pytest.mark.parametrize("saved_on", ["cpu", "cuda"])
+def test_an_optimizers_state_saved_on_one_device_goes_on_on_the_other(name, saved_on, tmp_path):
+    path = tmp_path / "optimizer.safetensors"
+    save_state(trained(saved_on, name=name)[1], path)
+    (here, size), (there, same) = (unlearned(device, name=name, state=path) for device in ("cpu", "cuda"))
+    assert there == pytest.approx(here, rel=1e-4)
+    assert same == pytest.approx(size, rel=1e-2)
+    assert here[-1] != pytest.approx(unlearned("cpu", name=name)[0][-1], rel=1e-3)  # a fresh state goes elsewhere
+
+
+def test_bfloat16_leaves_float32_weights_and_nearly_the_same_loss():
+    model, _, rounded = trained("cuda", precision="bfloat16")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert rounded[-1] == pytest.approx(trained("cuda")[2][-1], rel=0.02)
+
+
+# The tasks of the stages
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The folder `data/` of a study of made-up words."""
+    folder = tmp_path_factory.mktemp("data")
+    inner = Tokenizer(WordLevel(WORDS, unk_token="<unk>"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    tokenizer.save_pretrained(folder / "tokenizer")
+
+    def rows(name, n, seed):
+        encoded = examples(n, seed=seed)
+        return [{"id": f"{name}-{i}", "source": words(s), "target": words(t)} for i, (s, t) in enumerate(encoded)]
+
+    def words(ids):
+        return " ".join(f"w{max(i, 3)}" for i in ids[:-1])
+
+    splits = {"core": 60, "heldout": 20, "validation": 20}
+    tables = {name: pd.DataFrame(rows(name, n, seed)) for seed, (name, n) in enumerate(splits.items())}
+    corpus = {name: Dataset.from_pandas(table) for name, table in tables.items()}
+    DatasetDict(corpus).save_to_disk(str(folder / "corpus"))
+    for place, name in (("forget_sets", "ind-a"), ("populations", "natural")):
+        (folder / place).mkdir()
+        lines = [json.dumps(row) for row in rows(name, 12, 9 + len(name))]
+        (folder / place / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def task_of_training(data, device, optimizer):
+    settings = {**METHODS[optimizer], **LOOP, "epochs": 4, "batch_tokens": 200, "dropout": 0.0, "clip_norm": 1.0}
+    return {
+        "data": str(data),
+        "start": T5,
+        "settings": settings,
+        "repetitions": {"core": 1, "ind-a": 1},
+        "holds": ["core", "ind-a"],
+        "seed": 1,
+        "threads": 1,
+        "device": device,
+        "precision": "float32",
+        "key": {"model": 0},
+        "scored": ["ind-a", "never-natural"],
+        "retain": 10,
+        "bleu_sentences": 5,
+        "bleu_tokens": 20,
+    }
+
+
+def task_of_ascent(data, device, optimizer, folder):
+    restored = {"restored": True, "freeze_second_moment": False} if optimizer == "adafactor" else {}
+    settings = {"k_max": 12, "beyond": 1.5, "follow_every": 3, "batch": "whole", "dropout": 0.0, "retain": 10}
+    before = pd.read_parquet(folder / "log_likelihoods.parquet").set_index("example_id")["log_likelihood"]
+    return {
+        "data": str(data),
+        "folder": str(folder),
+        "forget_set": "ind-a",
+        "population": "never-natural",
+        "retained": [],
+        "method": {**METHODS[optimizer], "loss": "mean", **restored},
+        "settings": {**settings, "heldout_fixed": 10, "bleu_sentences": 5, "bleu_tokens": 20},
+        "reference": [float(before[f"ind-a-{i}"]) - 0.3 for i in range(12)],
+        "steps": None,
+        "seed": 1,
+        "threads": 1,
+        "device": device,
+        "key": {"model": 0},
+        "followed": 5,
+    }
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_a_model_is_trained_and_unlearned_as_by_the_stages_with_the_tables_of_the_cpu(optimizer, data, tmp_path):
+    scratch, ways = tmp_path / "scratch", ("cpu", "cuda")
+    trainings = [task_of_training(data, device, optimizer) for device in ways]
+    models = [run_tasks(train_model, [task], scratch=scratch, key="")[0] for task in trainings]
+    ascents = [task_of_ascent(data, device, optimizer, models[0]) for device in ways]  # from one and the same model
+    runs = [run_tasks(unlearn_model, [task], scratch=scratch, key="")[0] for task in ascents]
+    for folders in (models, runs):
+        here, there = (pd.read_parquet(folder / "log_likelihoods.parquet") for folder in folders)
+        assert there["example_id"].tolist() == here["example_id"].tolist()
+        assert there["log_likelihood"].to_numpy() == pytest.approx(here["log_likelihood"].to_numpy(), rel=1e-3)
+    here, there = (pd.read_csv(folder / "runs.csv").iloc[0] for folder in runs)
+    assert here["status"] == there["status"] == "reached"
+    assert there["k_star"] == pytest.approx(here["k_star"], rel=1e-2)
+
+
+def test_translations_are_those_of_the_cpu():
+    class Words:
+        eos_token_id, pad_token_id = 1, 0
+
+        def decode(self, ids):
+            return " ".join(map(str, ids))
+
+    rows, model = examples(30), encoder_decoder()
+    here = bleu(model, Words(), rows, max_new_tokens=20)
+    assert math.isfinite(here) and bleu(model.to("cuda"), Words(), rows, max_new_tokens=20) == pytest.approx(here)
