@@ -82,7 +82,6 @@ def assumptions(study: Counts) -> str:
         f"scoring, at {TRAINING / 1e12:.0f} TFLOP/s (training, bfloat16) and {ASCENT / 1e12:.0f} (ascents and their "
         f"scores, float32), as measured once on an H100 with a model of 1 B; {SHARDED:.0%} of that where one model is "
         f"spread over several. Bytes a parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for "
-        f"activations (with recomputation, which is not in the code). Counts: {study} and {LLM}. Left out: base models, "
-        f"loading, saving, idle "
-        f"GPUs, and that steps of so few tokens as this study's keep no GPU busy."
+        f"activations (with recomputation, which is not in the code). Counts: {study} and {LLM}. Left out: base "
+        f"models, loading, saving, idle GPUs, and that steps of so few tokens as this study's keep no GPU busy."
     )
