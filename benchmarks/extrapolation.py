@@ -7,7 +7,7 @@ import pandas as pd
 SIZES = {"1 B": 1e9, "7 B": 7e9}
 # FLOP/s (by these formulas) of one H100 and a Llama of 1.08 B of random weights, 16 384 tokens a step (LOG, 2026-11-26)
 TRAINING = 280e12  # in bfloat16
-ASCENT = 47e12  # in float32, in which the study ascends and scores
+ASCENT = 47e12  # in float32, in which the study ascends and scores: of scoring (an update of 1 536 tokens: 37)
 SHARDED = 0.85  # of that, where one model is spread over several GPUs, assumed
 GPU_BYTES = 80e9
 BYTES = {"float32 master weights": 4, "AdamW's two moments": 8, "float32 gradients": 4, "bfloat16 working copy": 2}
@@ -79,9 +79,9 @@ def assumptions(study: Counts) -> str:
     held = ", ".join(f"{name} {size}" for name, size in BYTES.items())
     return (
         f"Extrapolated, not measured. FLOPs: {TRAIN} x parameters x tokens for training and updates, {FORWARD} x for "
-        f"scoring, at {TRAINING / 1e12:.0f} TFLOP/s (training, bfloat16) and {ASCENT / 1e12:.0f} (ascents and their "
-        f"scores, float32), as measured once on an H100 with a model of 1 B; {SHARDED:.0%} of that where one model is "
-        f"spread over several. Bytes a parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for "
+        f"scoring, at {TRAINING / 1e12:.0f} TFLOP/s (training, bfloat16) and {ASCENT / 1e12:.0f} (scores, and taken "
+        f"for ascents, float32), as measured once on an H100 with a model of 1 B; {SHARDED:.0%} of that where one model "
+        f"is spread over several. Bytes a parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for "
         f"activations (with recomputation, which is not in the code). Counts: {study} and {LLM}. Left out: base "
         f"models, loading, saving, idle GPUs, and that steps of so few tokens as this study's keep no GPU busy."
     )
