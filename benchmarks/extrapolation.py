@@ -80,8 +80,8 @@ def assumptions(study: Counts) -> str:
     return (
         f"Extrapolated, not measured. FLOPs: {TRAIN} x parameters x tokens for training and updates, {FORWARD} x for "
         f"scoring, at {TRAINING / 1e12:.0f} TFLOP/s (training, bfloat16) and {ASCENT / 1e12:.0f} (scores, and taken "
-        f"for ascents, float32), as measured once on an H100 with a model of 1 B; {SHARDED:.0%} of that where one model "
-        f"is spread over several. Bytes a parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for "
+        f"for ascents, float32), as measured once on an H100 with a model of 1 B; {SHARDED:.0%} of that where one "
+        f"model is spread over several. Bytes a parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for "
         f"activations (with recomputation, which is not in the code). Counts: {study} and {LLM}. Left out: base "
         f"models, loading, saving, idle GPUs, and that steps of so few tokens as this study's keep no GPU busy."
     )
