@@ -1,4 +1,4 @@
-"""Seconds and memory of one piece of work."""
+"""Seconds and memory of one piece of work, on a processor or on a GPU."""
 
 import gc
 import resource
@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
-now = time.monotonic  # one clock for all processes of a machine: spans of several processes can be compared
 MIB = 2**20
+
+
+def now() -> float:
+    """Seconds, by one clock for all processes of a machine: their spans can be compared. A GPU finishes first."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -41,27 +48,32 @@ def together(spans: list[Span]) -> Span:
     return Span(min(s.started for s in spans), max(s.ended for s in spans), sum(s.units for s in spans))
 
 
-def held() -> float:
-    """Memory that this process holds now, MiB."""
-    return psutil.Process().memory_info().rss / MIB
+def held(device: str = "cpu") -> float:
+    """Memory that this process holds now, on the device, MiB."""
+    return (torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss) / MIB
 
 
-def with_peak(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Do the work; also return the most memory that this process held meanwhile, MiB."""
+def with_peak(work: Callable[[], Any], device: str = "cpu") -> tuple[Any, float]:
+    """Do the work; also return the most memory that this process held meanwhile, on the device, MiB."""
     gc.collect()
-    _forget_peak()
+    _forget_peak(device)
     result = work()
-    return result, _peak() / MIB
+    return result, _peak(device) / MIB
 
 
-def _forget_peak() -> None:
-    """Let the kernel's mark of the highest memory start again from the present (Linux only)."""
+def _forget_peak(device: str) -> None:
+    """Let the mark of the highest memory start again from the present (on a processor: Linux only)."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _peak() -> int:
-    """Highest resident memory in bytes: since `_forget_peak` on Linux, since the process began elsewhere."""
+def _peak(device: str) -> int:
+    """Highest memory in bytes since `_forget_peak`; on a processor, outside Linux, since the process began."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

@@ -39,6 +39,10 @@ def pad(examples: Sequence[Encoded], *, width: int | None) -> dict[str, Tensor]:
     return {"input_ids": side(sources, 0), "attention_mask": mask, "labels": side(targets, IGNORED)}
 
 
+def _to(device: torch.device, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in batch.items()}
+
+
 def train_plain(
     model: PreTrainedModel,
     work: Workload,
@@ -54,8 +58,8 @@ def train_plain(
     optimizer = torch.optim.AdamW(model.parameters(), **adam)
     model.train()
     for rows in batches:
-        inputs = pad([work.train[i] for i in rows], width=width)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        inputs = _to(model.device, pad([work.train[i] for i in rows], width=width))
+        with torch.autocast(work.device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             loss = model(**inputs).loss
         optimizer.zero_grad()
         loss.backward()
@@ -101,7 +105,7 @@ class AscentTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def trainer_arguments(block: dict, **more) -> Seq2SeqTrainingArguments:
+def trainer_arguments(block: dict, *, device: str, **more) -> Seq2SeqTrainingArguments:
     """The study's settings as the Trainer names them; what is not named stays at its default."""
     return Seq2SeqTrainingArguments(
         output_dir=tempfile.gettempdir(),
@@ -112,7 +116,7 @@ def trainer_arguments(block: dict, **more) -> Seq2SeqTrainingArguments:
         weight_decay=block["weight_decay"],
         max_grad_norm=block.get("clip_norm") or 0.0,
         lr_scheduler_type="constant",
-        use_cpu=True,
+        use_cpu=device == "cpu",
         dataloader_pin_memory=False,
         save_strategy="no",
         report_to="none",
@@ -135,7 +139,8 @@ def train_trainer(
 ) -> Watch:
     """`Seq2SeqTrainer` with dynamic padding, one epoch in its own order, or over given batches."""
     watch, size = Watch(after_step), work.batch_size
-    arguments = trainer_arguments(work.training, num_train_epochs=1, per_device_train_batch_size=size, **more)
+    more |= {"device": work.device, "num_train_epochs": 1, "per_device_train_batch_size": size}
+    arguments = trainer_arguments(work.training, **more)
     collator = DataCollatorForSeq2Seq(work.load_tokenizer(), model=model)
     kind = Seq2SeqTrainer if batches is None else GivenBatches
     trainer = kind(
@@ -171,7 +176,8 @@ def unlearn_trainer(
             each(found[: len(work.forget)])
 
     watch, whole = Watch(measure), len(work.forget)
-    arguments = trainer_arguments(work.method, max_steps=work.steps, per_device_train_batch_size=whole, **more)
+    more |= {"device": work.device, "max_steps": work.steps, "per_device_train_batch_size": whole}
+    arguments = trainer_arguments(work.method, **more)
     padded = {"padding": "max_length", "max_length": work.width} if fixed else {"padding": True}
     collator = DataCollatorForSeq2Seq(work.load_tokenizer(), model=model, **padded)
     trainer = AscentTrainer(
@@ -191,14 +197,14 @@ def full_batches(examples: Sequence[Encoded], *, width: int | None, size: int = 
 def full_log_likelihoods(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Tensor:
     """(n,) log-likelihoods in nats from logits of batch x length x vocabulary."""
     values = []
-    for batch in batches:
+    for batch in (_to(model.device, batch) for batch in batches):
         labels = batch["labels"]
         shifted = model.prepare_decoder_input_ids_from_labels(labels)
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         logits = model(**inputs, decoder_input_ids=shifted).logits
         by_token = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
         values.append(by_token.masked_fill(labels == IGNORED, 0).sum(-1))
-    return torch.cat(values)
+    return torch.cat(values).cpu()
 
 
 @torch.no_grad()
@@ -208,7 +214,7 @@ def bleu_by_eight(
     """Corpus BLEU of greedy translations, eight at a time in the order given."""
     hypotheses: list[str] = []
     for batch in full_batches(examples, width=None, size=8):
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        inputs = _to(model.device, {name: batch[name] for name in ("input_ids", "attention_mask")})
         out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
         hypotheses += tokenizer.batch_decode(out, skip_special_tokens=True)
     references = tokenizer.batch_decode([target for _, target in examples], skip_special_tokens=True)

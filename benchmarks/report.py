@@ -48,9 +48,14 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
 
 
+def gpu() -> dict[str, str]:
+    """The GPU, if there is one."""
+    return {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+
+
 def write_machine(path: Path, more: Mapping[str, object]) -> None:
-    """Write processor, cores, memory, versions and what else is to be known of the run."""
-    record = {**machine(), "instruction_set": torch.backends.cpu.get_cpu_capability(), **more}
+    """Write processor, cores, memory, GPU, versions and what else is to be known of the run."""
+    record = {**machine(), **gpu(), "instruction_set": torch.backends.cpu.get_cpu_capability(), **more}
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -58,7 +63,8 @@ def machine_line() -> str:
     """The machine in one line."""
     m = machine()
     versions = ", ".join(f"{name} {m['versions'][name]}" for name in ("torch", "transformers"))
-    return f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}; {versions}"
+    parts = [*gpu().values(), m["processor"], f"{m['cores']} cores", f"{m['memory_gib']} GiB", m["system"]]
+    return f"{', '.join(parts)}; {versions}"
 
 
 def draw(summary: pd.DataFrame, folder: Path) -> None:

@@ -1,5 +1,6 @@
-"""Check that all arms compute the same, then time them: python -m benchmarks.run [--smoke] [--only …]"""
+"""Check that all arms compute the same, then time them: python -m benchmarks.run [--smoke] [--device …] [--only …]"""
 
+import dataclasses
 import sys
 import tempfile
 import time
@@ -47,14 +48,16 @@ def facts(work: workloads.Workload, gate_table: pd.DataFrame) -> dict[str, float
     }
 
 
-def run(out: Path, *, smoke: bool, repeats: int, only: Sequence[str], training=gate.TRAINING) -> int:
+def run(
+    out: Path, *, smoke: bool, repeats: int, only: Sequence[str], device: str = "cpu", training=gate.TRAINING
+) -> int:
     """The whole benchmark. Returns 1, with nothing timed, when the arms do not compute the same."""
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
-        work = workloads.toy(folder) if smoke else workloads.real(folder)
+        work = dataclasses.replace(workloads.toy(folder) if smoke else workloads.real(folder), device=device)
         work.save(folder)
         print("do all arms compute the same?", flush=True)
         checked = gate.check(work, training)
@@ -63,31 +66,33 @@ def run(out: Path, *, smoke: bool, repeats: int, only: Sequence[str], training=g
             print("NO. Nothing is timed.\n" + checked[~checked["equal"]].to_string(), file=sys.stderr)
             return 1
         print(f"yes: the largest relative difference is {checked['relative'].max():.1g}", flush=True)
-        known, timings, pays = facts(work, checked), [], bfloat16_pays()
+        known, timings, pays = facts(work, checked), [], device == "cuda" or bfloat16_pays()
         for group in INTERLEAVED:
             wanted = [arm for arm in ARMS if arm.workload in group and (not only or arm.workload in only)]
             arms = [arm for arm in wanted if pays or not arm.bfloat16]
             if arms:
                 timings.append(time_arms(folder, arms, repeats=repeats))
     start = "the study's first base model" if Path(work.start).parent.name == "base" else "trained briefly for this run"
-    more = {"toy": smoke, "start": start, "bfloat16": pays, "minutes": round((time.monotonic() - began) / 60, 1)}
+    more = {"toy": smoke, "device": device, "start": start, "bfloat16": pays}
+    more["minutes"] = round((time.monotonic() - began) / 60, 1)
     write(pd.concat(timings), known, out, more, only)
     return 0
 
 
 def write(repeats: pd.DataFrame, known: dict, out: Path, more: dict, only: Sequence[str]) -> None:
-    """All tables and the figure; of some workloads only (`only`), just their repeats."""
+    """All tables and the figure; of some workloads only (`only`), just their repeats. Targets are of a processor."""
     if only:
         report.write_csv(repeats, out / "repeats-partial.csv")
         return
     report.write_csv(repeats, out / "repeats.csv")
     summary = report.summarise(repeats)
     report.write_csv(summary, out / "speed.csv")
-    asked = targets.targets(summary, known)
-    report.write_csv(asked, out / "targets.csv")
+    if more["device"] == "cpu":
+        asked = targets.targets(summary, known)
+        report.write_csv(asked, out / "targets.csv")
+        print(asked.to_string())
     report.write_machine(out / "machine.json", {**known, **more})
     report.draw(summary, out)
-    print(asked.to_string())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.options("run", __doc__, repeats=5)
     parser.add_argument("--smoke", action="store_true", help="toy size, made-up data: does everything run?")
     parser.add_argument("--only", nargs="*", default=[], choices=list(UNITS), help="these workloads, for a look")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: all arms on one GPU")
     return command.call(run, parser, arguments)
 
 

@@ -28,7 +28,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     module, _, name = function.partition(":")
     set_up, work = getattr(importlib.import_module(module), name), load(folder)
-    loaded = held()
+    loaded = held(work.device)
     set_up(work.small(), **options)()
     say("warm")
     for _ in sys.stdin:
@@ -36,7 +36,7 @@ def main() -> None:
         say("ready")
         if not sys.stdin.readline():
             break
-        span, peak = with_peak(run)
+        span, peak = with_peak(run, work.device)
         say({"span": [span.started, span.ended, span.units], "peak_mib": peak - loaded})
         del run
 

@@ -43,6 +43,7 @@ class Workload:
         steps: updates of one ascent.
         tokenizer: its folder.
         start: folder of a trained model, from which ascents and translations start.
+        device: where models lie: `cpu` or `cuda`.
     """
 
     model: dict
@@ -58,15 +59,16 @@ class Workload:
     steps: int
     tokenizer: str
     start: str
+    device: str = "cpu"
 
     def new_model(self, **changes: int) -> PreTrainedModel:
         """A random model of the study's configuration; `changes` to it, `vocabulary_size` among them."""
         size = changes.pop("vocabulary_size", self.vocabulary)
-        return new_t5(self.model | changes, vocabulary_size=size, dropout=0.0, seed=SEED)
+        return new_t5(self.model | changes, vocabulary_size=size, dropout=0.0, seed=SEED).to(self.device)
 
     def trained_model(self) -> PreTrainedModel:
         """The trained model, loaded anew."""
-        return load_model(self.start)
+        return load_model(self.start).to(self.device)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded anew."""

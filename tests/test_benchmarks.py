@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import arms, extrapolation, gate, growth, ours, pipeline_times, report, run, targets, workloads
+from benchmarks import arms, extrapolation, gate, growth, large, ours, pipeline_times, report, run, targets, workloads
 from benchmarks.arms import ARMS
 from benchmarks.clock import MIB, held, with_peak
 from benchmarks.exponents import exponent, exponents
@@ -244,6 +244,21 @@ def test_seven_billion_parameters_fit_eight_gpus_but_not_one():
     assert hours == pytest.approx(seconds / 3600)
     assert table.loc[("made up", "1 B", 8), "hours"] == pytest.approx(hours / 8)
     assert "not measured" in extrapolation.assumptions(study)
+
+
+def test_rates_of_a_large_model_are_measured_case_by_case(tmp_path):
+    assert large.main(["--smoke", "--repeats", "2", "--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "large.csv")
+    assert len(table) == len(large.CASES) and table["fits"].all()
+    assert table["tflops"].to_numpy() == pytest.approx(
+        table["work"].map(large.FLOPS) * table["parameters"] * table["tokens_a_second"] / 1e12, rel=1e-3
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_no_large_model_is_begun(tmp_path, capsys):
+    assert large.main(["--out", str(tmp_path)]) == 1
+    assert "--smoke" in capsys.readouterr().err
 
 
 @pytest.mark.slow

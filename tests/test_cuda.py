@@ -100,6 +100,17 @@ def test_bfloat16_leaves_float32_weights_and_nearly_the_same_loss():
     assert rounded[-1] == pytest.approx(trained("cuda")[2][-1], rel=0.02)
 
 
+def test_with_deterministic_algorithms_two_trainings_and_ascents_give_the_same_bytes(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (trained("cuda")[0].state_dict() for _ in range(2))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert (unlearned("cuda")[0] == unlearned("cuda")[0]).all()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 # The tasks of the stages
 
 
