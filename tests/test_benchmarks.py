@@ -233,6 +233,14 @@ def test_a_summary_has_median_and_quartiles_of_every_arm_and_a_figure_shows_them
     assert (tmp_path / "speed.svg").exists()
 
 
+def test_the_rates_of_the_extrapolation_are_the_fastest_measured_in_each_precision():
+    table = pd.read_csv(extrapolation.MEASURED / "large.csv")
+    rates = extrapolation.measured_rates()
+    assert rates["training"] == 1e12 * table.loc[table["precision"] == "bfloat16", "tflops"].max()
+    assert rates["update"] == 1e12 * table.loc[table["work"] == "update", "tflops"].max()
+    assert rates["scoring"] == 1e12 * table.loc[table["work"] == "scoring", "tflops"].max()
+
+
 def test_seven_billion_parameters_fit_eight_gpus_but_not_one():
     study = extrapolation.Counts("made up", 16, 1e6, 10, 50, 1e3, 1e4)
     table = extrapolation.table(study).set_index(["counts", "parameters", "gpus"])
@@ -240,7 +248,9 @@ def test_seven_billion_parameters_fit_eight_gpus_but_not_one():
     assert not table.loc[("made up", "7 B", 1), "fits_80_gb"]
     assert table.loc[("made up", "7 B", 8), "fits_80_gb"]
     hours = table.loc[("made up", "1 B", 1), "hours"]
-    seconds = 1e9 * (16 * 6e6 / extrapolation.TRAINING + 10 * 50 * (6e3 + 2e4) / extrapolation.ASCENT)
+    rate = extrapolation.measured_rates()
+    ascents = 10 * 50 * (6e3 / rate["update"] + 2e4 / rate["scoring"])
+    seconds = 1e9 * (16 * 6e6 / rate["training"] + ascents)
     assert hours == pytest.approx(seconds / 3600)
     assert table.loc[("made up", "1 B", 8), "hours"] == pytest.approx(hours / 8)
     assert "not measured" in extrapolation.assumptions(study)
