@@ -82,6 +82,7 @@ speed: env  ## time the reference matrix product and keep it in results/runs/mac
 bench: env  ## how fast, beside other ways to do the same (benchmarks/README.md); needs an idle machine
 	@test -d data/corpus || dvc repro -q forget_sets
 	python -m benchmarks.run
+	python -m benchmarks.profile
 	python -m benchmarks.growth
 	-python -m benchmarks.pipeline_times  # says so where the study is not finished
 

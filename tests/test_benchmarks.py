@@ -10,7 +10,20 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import arms, extrapolation, gate, growth, large, ours, pipeline_times, report, run, targets, workloads
+from benchmarks import (
+    arms,
+    extrapolation,
+    gate,
+    growth,
+    large,
+    ours,
+    pipeline_times,
+    profile,
+    report,
+    run,
+    targets,
+    workloads,
+)
 from benchmarks.arms import ARMS
 from benchmarks.clock import MIB, held, with_peak
 from benchmarks.exponents import exponent, exponents
@@ -263,6 +276,14 @@ def test_rates_of_a_large_model_are_measured_case_by_case(tmp_path):
     assert table["tflops"].to_numpy() == pytest.approx(
         table["work"].map(large.FLOPS) * table["parameters"] * table["tokens_a_second"] / 1e12, rel=1e-3
     )
+
+
+def test_the_shares_of_a_profile_add_up_to_the_time_of_each_work(tmp_path):
+    assert profile.main(["--smoke", "--repeats", "1", "--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "profile.csv")
+    assert table.groupby("work")["share"].sum().to_numpy() == pytest.approx([1, 1, 1], abs=0.01)
+    assert (table["share"] >= 0).all()
+    assert "aten::mm" in set(table.loc[table["work"] == "training", "operator"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
