@@ -13,7 +13,7 @@ from benchmarks.workloads import SEED, Workload, tokens
 from unlearning.pipeline.doctor import reference_gflops
 from unlearning.scoring import bleu, score
 
-LARGE = 50_000  # a vocabulary of the size that multilingual and large models have
+WORDS_50K = 50_000  # a vocabulary of the size that multilingual and large models have
 MATMUL = 2048  # n of the n x n product that stands for the machine's peak
 PRODUCTS = {"cpu": 8, "cuda": 2000}  # so many of them a repeat
 UNITS = {
@@ -44,12 +44,11 @@ def train_trainer(work: Workload, **settings: object) -> Timed:
     return run
 
 
-def train_plain(work: Workload, fixed: bool, precision: str = "float32") -> Timed:
+def train_plain(work: Workload, fixed: bool) -> Timed:
     model, width = work.new_model(), work.width if fixed else None
     order = np.random.default_rng(SEED).permutation(len(work.train))
     batches = [order[i : i + work.batch_size] for i in range(0, len(order), work.batch_size)]
-    action = lambda: peers.train_plain(model, work, batches, width=width, precision=precision)  # noqa: E731
-    return timed(tokens(work.train), action)
+    return timed(tokens(work.train), lambda: peers.train_plain(model, work, batches, width=width))
 
 
 def matmul(work: Workload, dtype: str) -> Timed:
@@ -92,9 +91,10 @@ def translate_ours(work: Workload) -> Timed:
     return timed(len(examples), lambda: bleu(model, tokenizer, examples, max_new_tokens=work.width))
 
 
-def translate_by_eight(work: Workload) -> Timed:
+def translate_in_order(work: Workload, size: int) -> Timed:
     model, tokenizer, examples = work.trained_model(), work.load_tokenizer(), work.heldout[: work.decoded]
-    return timed(len(examples), lambda: peers.bleu_by_eight(model, tokenizer, examples, max_new_tokens=work.width))
+    more = {"size": size, "max_new_tokens": work.width}
+    return timed(len(examples), lambda: peers.bleu_in_order(model, tokenizer, examples, **more))
 
 
 @dataclass(frozen=True)
@@ -140,20 +140,23 @@ ARMS = [
     _arm("matmul", "float32", matmul, side_by_side=True, dtype="float32"),
     _arm("matmul", "bfloat16", matmul, side_by_side=True, dtype="bfloat16"),
     _arm("ascent", "ours", unlearn_ours, side_by_side=True),
+    _arm("ascent", "ours, AVX2", unlearn_ours, side_by_side=True, capped=True),
     _arm("ascent", "Trainer", unlearn_trainer),
     _arm("ascent", "Trainer, to the longest", unlearn_trainer, fixed=False),
     _arm("ascent", "Trainer bfloat16", unlearn_trainer, bf16=True),
     _arm("scoring", "ours", score_ours),
     _arm("scoring", "ours side by side", score_ours, side_by_side=True),
+    _arm("scoring", "ours, AVX2", score_ours, capped=True),
     _arm("scoring", "full logits", score_full, size=peers.AT_ONCE),
     _arm("scoring", "full logits, by eight", score_full, size=8),
     _arm("scoring", "full logits, by eight, to the longest", score_full, size=8, fixed=False),
-    _arm("scoring_50k", "ours", score_ours, vocabulary=LARGE),
-    _arm("scoring_50k", "ours side by side", score_ours, side_by_side=True, vocabulary=LARGE),
-    _arm("scoring_50k", "full logits", score_full, size=peers.AT_ONCE, vocabulary=LARGE),
-    _arm("scoring_50k", "full logits, by eight", score_full, size=8, vocabulary=LARGE),
-    _arm("scoring_50k", "full logits, by eight, to the longest", score_full, size=8, fixed=False, vocabulary=LARGE),
+    _arm("scoring_50k", "ours", score_ours, vocabulary=WORDS_50K),
+    _arm("scoring_50k", "ours side by side", score_ours, side_by_side=True, vocabulary=WORDS_50K),
+    _arm("scoring_50k", "full logits", score_full, size=peers.AT_ONCE, vocabulary=WORDS_50K),
+    _arm("scoring_50k", "full logits, by eight", score_full, size=8, vocabulary=WORDS_50K),
+    _arm("scoring_50k", "full logits, by eight, to the longest", score_full, size=8, fixed=False, vocabulary=WORDS_50K),
     _arm("translation", "ours", translate_ours),
     _arm("translation", "ours side by side", translate_ours, side_by_side=True),
-    _arm("translation", "batches of eight", translate_by_eight),
+    _arm("translation", "batches of eight", translate_in_order, size=8),
+    _arm("translation", "all at once", translate_in_order, size=200),
 ]

@@ -14,7 +14,7 @@ SHARDED = 0.85  # of that, where one model is spread over several GPUs, assumed
 GPU_BYTES = 80e9
 BYTES = {"float32 master weights": 4, "AdamW's two moments": 8, "float32 gradients": 4, "bfloat16 working copy": 2}
 ACTIVATIONS = 8e9  # bytes a GPU, assumed: with activations recomputed, which is not in the code
-TRAIN, FORWARD = 6, 2  # FLOPs a parameter and token: forward and backward; forward alone
+TRAIN, FORWARD = 8, 2  # FLOPs a parameter and token: forward, again for activations, and backward; forward alone
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,13 @@ def assumptions(study: Counts) -> str:
     held = ", ".join(f"{name} {size}" for name, size in BYTES.items())
     rates = ", ".join(f"{r / 1e12:.0f} ({work}, {PRECISIONS[work]})" for work, r in measured_rates().items())
     gpu = json.loads((MEASURED / "large_machine.json").read_text(encoding="utf-8"))["gpu"]
-    return (
-        f"Extrapolated, not measured. FLOPs: {TRAIN} x parameters x tokens for training and updates, {FORWARD} x for "
-        f"scoring, at {rates} TFLOP/s, the fastest that one {gpu} reached with a model of 1.1 B (gpu/large.csv); "
-        f"{SHARDED:.0%} of that where one model is spread over several. Bytes a parameter: {held}; "
-        f"{ACTIVATIONS / 1e9:.0f} GB for "
-        f"activations (with recomputation, which is not in the code). Counts: {study} and {LLM}. Left out: base "
-        f"models, loading, saving, idle GPUs, and that steps of so few tokens as this study's keep no GPU busy."
-    )
+    said = [
+        f"Extrapolated, not measured. FLOPs: {TRAIN} x parameters x tokens for training and updates, of which 2 make",
+        f"activations again; {FORWARD} x for scoring. TFLOP/s: {rates}, the fastest that one {gpu} reached with",
+        f"a model of 1.1 B (gpu/large.csv); {SHARDED:.0%} of that where one model is spread over several. Bytes a",
+        f"parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for activations. For this, activations would have to be made",
+        "again and gradients added up batch by batch, which is not in the code: as it is, an update of 4 096 tokens",
+        f"took 34 GiB in all, and one of 40 000 would not fit. Counts: {study} and {LLM}. Left out: base models,",
+        "loading, saving, idle GPUs, and that steps of so few tokens as this study's keep no GPU busy.",
+    ]
+    return " ".join(said)

@@ -102,8 +102,11 @@ def translations(work: Workload) -> pd.DataFrame:
     """BLEU of the same model's translations."""
     model, tokenizer, examples = work.trained_model(), work.load_tokenizer(), work.heldout[: work.decoded]
     our = bleu(model, tokenizer, examples, max_new_tokens=work.width)
-    their = peers.bleu_by_eight(model, tokenizer, examples, max_new_tokens=work.width)
-    table = _table("BLEU", [0], {"ours": [our], "batches of eight": [their]})
+    their = {
+        arm: [peers.bleu_in_order(model, tokenizer, examples, size=size, max_new_tokens=work.width)]
+        for arm, size in {"batches of eight": 8, "all at once": 200}.items()
+    }
+    table = _table("BLEU", [0], {"ours": [our], **their})
     table["equal"] = (table["value"] - table["reference"]).abs() <= BLEU_TOLERANCE
     return table
 

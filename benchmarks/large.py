@@ -25,7 +25,7 @@ from unlearning.optimizers import make_optimizer
 from unlearning.scoring import prepare, score
 from unlearning.training import fit
 
-LARGE = {
+LLAMA = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
     "num_hidden_layers": 22,
@@ -133,7 +133,7 @@ def run(out: Path, *, smoke: bool, repeats: int) -> int:
     """
     if not smoke and not torch.cuda.is_available():
         raise StudyError("a billion parameters want a GPU, and this machine has none that PyTorch sees; try --smoke")
-    config, device = (TOY, "cpu") if smoke else (LARGE, "cuda")
+    config, device = (TOY, "cpu") if smoke else (LLAMA, "cuda")
     side = 8 if smoke else SIDE
     rows = []
     for case in CASES:

@@ -49,7 +49,6 @@ def train_plain(
     batches: Sequence[np.ndarray],
     *,
     width: int | None = None,
-    precision: str = "float32",
     after_step: Callable[[], None] | None = None,
 ) -> None:
     """The loop of a PyTorch tutorial."""
@@ -59,8 +58,7 @@ def train_plain(
     model.train()
     for rows in batches:
         inputs = _to(model.device, pad([work.train[i] for i in rows], width=width))
-        with torch.autocast(work.device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = model(**inputs).loss
+        loss = model(**inputs).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), s["clip_norm"])
@@ -208,12 +206,17 @@ def full_log_likelihoods(model: PreTrainedModel, batches: Sequence[dict[str, Ten
 
 
 @torch.no_grad()
-def bleu_by_eight(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Encoded], *, max_new_tokens: int
+def bleu_in_order(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Encoded],
+    *,
+    size: int,
+    max_new_tokens: int,
 ) -> float:
-    """Corpus BLEU of greedy translations, eight at a time in the order given."""
+    """Corpus BLEU of greedy translations, so many at a time in the order given."""
     hypotheses: list[str] = []
-    for batch in full_batches(examples, width=None, size=8):
+    for batch in full_batches(examples, width=None, size=size):
         inputs = _to(model.device, {name: batch[name] for name in ("input_ids", "attention_mask")})
         out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
         hypotheses += tokenizer.batch_decode(out, skip_special_tokens=True)

@@ -28,9 +28,11 @@ def targets(summary: pd.DataFrame, facts: Mapping[str, float]) -> pd.DataFrame:
 
     best = _fastest(rate["training"], "Trainer default", "Trainer grouped", "Trainer bfloat16, grouped")
     precisions = [p for p in ("float32", "bfloat16") if ("matmul", p) in rate.index]
-    for precision in precisions:
-        own = rate["training", f"ours {precision}"]
-        several = f"several models trained, {precision}, against the Trainer"
+    for arm in ("float32", "float32, AVX2", "bfloat16"):
+        if ("training", f"ours {arm}") not in rate.index:
+            continue
+        own = rate["training", f"ours {arm}"]
+        several = f"several models trained, {arm}, against the Trainer"
         at_least(f"{several} at its default", 7, own / rate["training", "Trainer default"])
         at_least(f"{several}'s best ({best})", 3, own / rate["training", best])
     own = rate["ascent", "ours"]
@@ -39,6 +41,7 @@ def targets(summary: pd.DataFrame, facts: Mapping[str, float]) -> pd.DataFrame:
     )
     best = _fastest(rate["ascent"], "Trainer", "Trainer, to the longest", "Trainer bfloat16")
     at_least(f"the same, against its best ({best})", 4, own / rate["ascent", best])
+    at_least(f"the same, AVX2, against its best ({best})", 4, rate["ascent", "ours, AVX2"] / rate["ascent", best])
     for workload in ("scoring", "scoring_50k"):
         for other in ("full logits", "full logits, by eight", "full logits, by eight, to the longest"):
             against = f"against {other}, one process each"
