@@ -42,7 +42,7 @@ repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
 	dvc repro
 	@python -m unlearning.pipeline.readme
 
-figures: env  ## run the reading stages again: figures, tables, verdicts from the committed tables; two to three minutes
+figures: env  ## run the reading stages again: figures, tables, verdicts from the committed tables; minutes
 	@python -m unlearning.pipeline.doctor >/dev/null
 	dvc repro -f -s $(READING)
 

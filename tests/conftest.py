@@ -1,5 +1,6 @@
 """Fixtures of the pipeline tests: one toy-size run of the whole study, in a temporary copy, for all of them."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests import copies
+from unlearning.pipeline.doctor import mend
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a source archive without .git dvc has to be told so, as `make repro` does; once, not in every process."""
+    if not hasattr(config, "workerinput"):
+        with contextlib.chdir(copies.ROOT):
+            list(mend())
 
 
 def digests(root: Path, *folders: str) -> dict[str, str]:

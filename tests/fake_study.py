@@ -76,7 +76,7 @@ class FakeStudy:
     def _examples(self) -> None:
         kinds = dict.fromkeys(kind for kind, _ in self.sets.values())
         groups = [(name, kind, reps, self.size) for name, (kind, reps) in self.sets.items()]
-        groups += [(f"never-{kind}", kind, 0, self.never) for kind in kinds]
+        groups += [(f"never-{kind}", kind, 0, self.never) for kind in kinds if kind != "own"]
         groups += [("heldout", "natural", 0, self.heldout), ("retain", "natural", 1, 20)]
         rows = []
         for name, kind, reps, n in groups:

@@ -34,7 +34,7 @@ def texts(n: int, *, seed: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder(tmp_path):
+def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_read_from_the_tables(tmp_path):
     root = copies.copy_repository(tmp_path / "study")
     copies.use_smoke_settings(root, **EDITS)
     copies.clear_results(root)
@@ -45,7 +45,7 @@ def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder(tmp_p
     mine = [{"id": str(i), "source": "", "target": text} for i, text in enumerate(texts(12, seed=3))]
     for name, rows in (("corpus", corpus), ("forget_sets", mine)):
         (root / "own" / name / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ran = copies.dvc(root, "repro", "unlearn@mine-adamw")
+    ran = copies.dvc(root, "repro", "unlearn@mine-adamw", "training", "exposure")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
 
     start, base = load_model(root / "own/models/mine"), load_model(root / "models/base/0")
@@ -55,3 +55,8 @@ def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder(tmp_p
     runs = pd.read_csv(root / "results/tables/unlearn/mine-adamw/runs.csv")
     scores = pd.read_parquet(root / "results/tables/unlearn/mine-adamw/log_likelihoods.parquet")
     assert len(runs) == 2 and {f"mine:{i}" for i in range(12)} <= set(scores["example_id"].astype(str))
+    learnt = pd.read_csv(root / "results/tables/training_learnt.csv").set_index("forget_set")
+    assert set(learnt.loc[["mine"], "memorized"]) == {"unknown"}  # nobody wrote never-trained examples of its kind
+    said = [(root / f"results/notebooks/{stage}.ipynb").read_text() for stage in ("training", "exposure")]
+    assert "Not known: mine." in said[0] and "Not memorized: mine" not in said[0]
+    assert "instance part unknown" in said[1] and "nan%" not in said[1]

@@ -1,5 +1,6 @@
 """The committed results: what they show when run again, and what they have to fit."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,14 @@ def test_a_committed_reading_notebook_says_what_it_said_when_run_again(stage, tm
     env = copies.environment(ROOT) | run_notebook.environment({}) | {"DVC_STAGE": stage}
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-5000:]
+
+
+def test_no_text_of_a_figure_is_a_printed_table():
+    headers = [path.open(encoding="utf-8").readline() for path in ROOT.glob("results/tables/*.csv")]
+    columns = {name for header in headers for name in header.strip().split(",") if "_" in name}
+    for figure in ROOT.glob("figures/*.svg"):
+        words = set(re.findall(r"\w+", " ".join(re.findall(r"<!--(.*?)-->", figure.read_text(encoding="utf-8"), re.S))))
+        assert not columns & words, f"{figure.name} shows a column's name: {sorted(columns & words)}"
 
 
 def test_executed_notebooks_and_images_are_small_enough_for_github():

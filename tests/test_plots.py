@@ -130,7 +130,7 @@ def test_not_memorized_is_written_beside_the_bar():
             "high": [6.0],
             "generator": [4.0],
             "instance": [1.0],
-            "memorized": [False],
+            "memorized": ["no"],
         }
     )
     plots_study.parts(axes[0, 0], table, order=["ind-a"])

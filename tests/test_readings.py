@@ -66,7 +66,7 @@ def test_the_influence_of_a_set_on_itself_is_what_was_put_in(made, design):
         own = (made.examples["forget_set"] == name).to_numpy()
         put_in = np.mean(made.gain[own] * made.examples["n_tokens"].to_numpy()[own])
         assert table.loc[name, "mean"] == pytest.approx(put_in, abs=2.0)
-    assert table["memorized"].all()
+    assert (table["memorized"] == "yes").all()
     assert learning.influence_reading(matrix, dict(table["kind"])).endswith(".")
 
 
@@ -74,7 +74,12 @@ def test_a_set_of_which_only_the_format_was_learnt_is_not_memorized():
     cells = [("f", "f", 10.0), ("f", "never-canary", 7.0)]
     matrix = pd.DataFrame(cells, columns=["trained_on", "scored_on", "mean"]).assign(low=0.0, high=20.0)
     row = learning.learnt(matrix, {"f": "canary"}, n=16).iloc[0]
-    assert row["instance_share"] == pytest.approx(0.3) and not row["memorized"]
+    assert row["instance_share"] == pytest.approx(0.3) and row["memorized"] == "no"
+
+
+def test_whether_a_set_without_never_trained_examples_is_memorized_is_unknown():
+    matrix = pd.DataFrame([("mine", "mine", 10.0)], columns=["trained_on", "scored_on", "mean"]).assign(low=0, high=20)
+    assert learning.learnt(matrix, {"mine": "own"}, n=16).iloc[0]["memorized"] == "unknown"
 
 
 def test_an_exact_partner_equal_to_the_out_average_has_no_error(made, design):

@@ -19,7 +19,6 @@ from unlearning.data.forget_sets import read_own
 from unlearning.design import assign_columns
 from unlearning.errors import StudyError
 from unlearning.pipeline import readme, readme_parts, settings
-from unlearning.pipeline.doctor import mend
 from unlearning.reading.summaries import RUN_UNITS
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +28,6 @@ YAML_SAFE = YAML(typ="safe", pure=True)
 
 def test_the_readme_shows_the_results_that_lie_here(monkeypatch):
     monkeypatch.chdir(ROOT)
-    list(mend())  # an archive without .git: dvc has to be told
     command = ["git", "status", "--porcelain", "--", "results/runs", "results/tables", "figures"]
     if subprocess.run(command, capture_output=True, text=True).stdout:
         pytest.skip("the results that lie here are not the committed ones; `make readme` shows them")
@@ -157,7 +155,6 @@ def test_an_edge_that_follows_from_others_is_left_out():
 
 def test_the_stage_names_are_those_of_dvc(monkeypatch):
     monkeypatch.chdir(ROOT)
-    list(mend())
     command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert sorted(readme_parts.stage_names(ROOT)) == sorted(listed)

@@ -11,7 +11,7 @@ from scipy import stats
 from tests.fake_study import ARMS, NINE_SETS, FakeStudy, smoke
 from unlearning import metrics
 from unlearning.effects import main_effects
-from unlearning.reading import rates, summaries, verdicts
+from unlearning.reading import panels, rates, readings, summaries, verdicts
 from unlearning.reading.claims import claims_table
 from unlearning.reading.questions import COLUMNS, Question, decide, make_row
 from unlearning.reading.study import load
@@ -383,3 +383,22 @@ def test_a_diverged_run_is_censored_at_its_last_finite_step(small):
     rows.to_parquet(path, index=False)
     run = load(small).select(forget_set="ind-a")[0]
     assert np.isnan(run.k_star) and np.isnan(run.lost_at(run.k_star)) and np.isnan(rates.rate(run)).all()
+
+
+def test_of_a_set_without_never_trained_examples_the_instance_part_has_its_reason(tmp_path):
+    fake = smoke(tmp_path)
+    fake.sets = {"ind-a": ("natural", 1), "mine": ("own", 1)}
+    fake.arms = {"adamw": ("adamw", "adamw", ["ind-a", "mine"])}
+    study = load(fake.write().root)
+    sets = summaries.set_table(study, summaries.run_table(study)).set_index(["forget_set", "quantity"])
+    for quantity in ("instance_0", "instance_share"):
+        assert sets.loc[("mine", quantity), "reason"] == "no never-trained examples of its kind"
+        assert sets.loc[("ind-a", quantity), "reason"] != sets.loc[("mine", quantity), "reason"]
+
+
+def test_where_a_loss_is_missing_the_reason_is_counted(study):
+    elsewhere = panels.retained_lost(study)
+    table = readings.intervals(elsewhere, "lost", by=["arm", "forget_set", "where"])
+    alone = table[(table["forget_set"] == "ood-canary-a") & (table["where"] == "same kind")].iloc[0]
+    assert alone["n"] == 0 and alone["reason"] == "8 of 8: the model holds no other set of the kind"
+    assert (table.loc[table["where"] == "held-out", "reason"] == "").all()

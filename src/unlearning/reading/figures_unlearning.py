@@ -45,6 +45,8 @@ def estimators(panels: Mapping[str, pd.DataFrame], names: Mapping[str, str]) -> 
     kinds = [({"color": plots.INK, "lw": 2.0}, "mean_log"),
              ({"color": plots.INK, "ls": "none", "marker": "o", "mfc": "white", "ms": 3.5}, "log_mean"),
              ({"color": "#bdbdbd", "ls": "none", "marker": "."}, f"log_mean, under {TRUST:g} models")]  # fmt: skip
+    thin = pd.concat([table["effective_models"] for table in panels.values()]) < TRUST
+    kinds = [kind for kind, drawn in zip(kinds, (True, not thin.all(), thin.any()), strict=True) if drawn]
     handles = [Line2D([], [], **kw) for kw, _ in kinds]
     fig.legend(handles, [name for _, name in kinds], loc="outside upper center", ncols=3)
     return fig
@@ -84,7 +86,7 @@ def calibration(panels: Mapping[str, pd.DataFrame], order: Sequence[str], *, lim
         limit: of the out side, drawn as a line.
     """
     fig, axes = plots.grid(1, len(panels), height_in=0.85 + 0.24 * len(order), sharey=True, sharex=True)
-    marks = {"out": ("o", "white", -0.2), "partner": ("D", "white", 0.0), "in": ("o", None, 0.2)}
+    marks = {"out": ("o", "white", -0.28), "partner": ("D", "white", 0.0), "in": ("o", None, 0.28)}
     for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
         for _, row in table.iterrows():
             if row["forget_set"] not in order or not np.isfinite(row["mean"]):
@@ -92,7 +94,7 @@ def calibration(panels: Mapping[str, pd.DataFrame], order: Sequence[str], *, lim
             marker, face, shift = marks[row["side"]]
             colour, at = plots.look(row["forget_set"]).colour, order.index(row["forget_set"]) + shift
             spans = np.nan_to_num([[max(row["mean"] - row["low"], 0)], [max(row["high"] - row["mean"], 0)]])
-            ax.errorbar([100 * row["mean"]], [at], xerr=100 * spans, fmt=marker, ms=4, color=colour,
+            ax.errorbar([100 * row["mean"]], [at], xerr=100 * spans, fmt=marker, ms=3.5, color=colour,
                         mfc=face or colour, elinewidth=1.0, capsize=2)  # fmt: skip
         ax.axvline(100 * limit, color=plots.INK, lw=0.7, ls="--")
         ax.set(title=title, xlabel="outside the floor, % of the set")
@@ -135,9 +137,10 @@ def by_state(
             figures.loss_scale(ax)
         for level, text in (lines or {}).items():
             ax.axhline(level, color=plots.INK, lw=0.8, ls="--", zorder=1)
-            right = level == max(lines)
-            at, shift, side = (len(states) - 0.5, -2, "right") if right else (-0.5, 2, "left")
-            ax.annotate(text, (at, level), xytext=(shift, 2), textcoords="offset points", ha=side, fontsize=6)
+            high, under = level > max(lines) / 2, max(lines) / 2 < level < max(lines)
+            at, shift, side = (len(states) - 0.5, -2, "right") if high else (-0.5, 2, "left")
+            ax.annotate(text, (at, level), xytext=(shift, -2 if under else 2), textcoords="offset points", ha=side,
+                        va="top" if under else "bottom", fontsize=6)  # fmt: skip
         ax.set_title(title)
     axes[0, 0].set_ylabel(plots.wrapped(ylabel))
     _legend(fig, axes[0], order)

@@ -75,7 +75,8 @@ def learnt(matrix: pd.DataFrame, kinds: dict[str, str], *, n: int) -> pd.DataFra
 
     Returns:
         forget_set, kind, mean, low, high (GenEx_0), generator, instance (nats per example), instance_share,
-        memorized (at least half is the instance's own), n. Without never-trained examples the parts are NaN.
+        memorized (yes: at least half is the instance's own | no | unknown), n. Without never-trained examples the
+        parts are NaN, and what is memorized is unknown.
     """
     cell = matrix.set_index(["trained_on", "scored_on"])
     rows = []
@@ -88,7 +89,8 @@ def learnt(matrix: pd.DataFrame, kinds: dict[str, str], *, n: int) -> pd.DataFra
     table = pd.DataFrame(rows, columns=["forget_set", "kind", "mean", "low", "high", "generator", "n"])
     table["instance"] = table["mean"] - table["generator"]
     table["instance_share"] = table["instance"] / table["mean"]
-    return table.assign(memorized=table["instance_share"] >= MEMORIZED_SHARE)
+    answer = np.where(table["instance_share"] >= MEMORIZED_SHARE, "yes", "no")
+    return table.assign(memorized=np.where(table["instance_share"].isna(), "unknown", answer))
 
 
 def influence_reading(matrix: pd.DataFrame, kinds: dict[str, str]) -> str:

@@ -188,16 +188,19 @@ def retained_lost(study: Study) -> pd.DataFrame:
     """What is lost at k* elsewhere: on held-out, on the core sample, on other sets of the same kind that were kept.
 
     Returns:
-        arm, forget_set, model, where (held-out | core sample | same kind), lost (nats per token).
+        arm, forget_set, model, where (held-out | core sample | same kind), lost (nats per token), reason why there is
+        no value.
     """
     rows = []
     for run in study.select():
         kept = [split for split in run.performance if split.startswith("retained:")]
         where = {"held-out": ["heldout_fixed"], "core sample": ["retain"], "same kind": kept}
         for name, splits in where.items():
-            lost = [run.lost_at(run.k_star, split) for split in splits]
-            rows.append((run.arm, run.forget_set, run.model, name, np.mean(lost) if lost else np.nan))
-    return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "where", "lost"])
+            lost = float(np.mean([run.lost_at(run.k_star, split) for split in splits])) if splits else np.nan
+            reason = "k* not reached" if np.isnan(run.k_star) else "not scored on both sides of k*"
+            reason = reason if splits else "the model holds no other set of the kind"
+            rows.append((run.arm, run.forget_set, run.model, name, lost, reason if np.isnan(lost) else ""))
+    return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "where", "lost", "reason"])
 
 
 def bleu_table(study: Study, tables: str | Path = "results/tables") -> pd.DataFrame:

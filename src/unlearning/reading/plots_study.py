@@ -111,7 +111,7 @@ def parts(ax: Axes, table: pd.DataFrame, *, order: Sequence[str]) -> None:
 
     Args:
         ax: axes.
-        table: forget_set, mean, low, high (whole), generator, instance (nats), memorized (bool).
+        table: forget_set, mean, low, high (whole), generator, instance (nats), memorized (yes | no | unknown).
         order: sets, from the top.
     """
     rows = table.set_index("forget_set")
@@ -119,14 +119,16 @@ def parts(ax: Axes, table: pd.DataFrame, *, order: Sequence[str]) -> None:
         if name not in rows.index:
             continue
         row, style = rows.loc[name], plots.look(name)
-        start = max(float(row["generator"]), 0.0)
-        ax.barh(at, row["generator"], height=0.5, facecolor="white", edgecolor=style.colour, hatch="////", lw=0.6)
-        ax.barh(at, row["instance"], left=start, height=0.5, color=style.colour, alpha=0.75, lw=0)
+        known = row["memorized"] != "unknown"
+        generator, instance = (row["generator"], row["instance"]) if known else (0.0, row["mean"])
+        start = max(float(generator), 0.0)
+        ax.barh(at, generator, height=0.5, facecolor="white", edgecolor=style.colour, hatch="////", lw=0.6)
+        ax.barh(at, instance, left=start, height=0.5, color=style.colour, alpha=0.75 if known else 0.3, lw=0)
         ax.errorbar([row["mean"]], [at], xerr=_spans(row), fmt="none", ecolor=plots.INK, elinewidth=1.0, capsize=2.5)
-        if not row["memorized"]:
+        if row["memorized"] != "yes":
             right = np.nanmax([row["mean"], row["high"], start])
             ax.annotate(
-                "not memorized",
+                "not memorized" if known else "parts not known",
                 (right, at),
                 xytext=(4, 0),
                 textcoords="offset points",

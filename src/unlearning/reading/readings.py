@@ -22,7 +22,8 @@ def intervals(runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: 
     """Mean of a run's value over models with its t interval, one row for each combination of `by`.
 
     Args:
-        runs: one row a run; columns `by` and `value`; a NaN is no run.
+        runs: one row a run; columns `by` and `value`; a NaN is no run. With a column `reason`, which says why a
+            value is missing, the result has one, too.
         value: column averaged, in its own unit.
         by: columns that name a row of the result; their order of appearance is kept.
         confidence: two-sided.
@@ -30,8 +31,11 @@ def intervals(runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: 
     rows = []
     for key, group in runs.groupby(list(by), sort=False, observed=True) if len(runs) else []:
         found = stats.t_interval(group[value], confidence=confidence)
-        rows.append((*key, found.estimate, found.low, found.high, found.n))
-    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
+        reasons = group.loc[group[value].isna(), "reason"].value_counts() if "reason" in group else {}
+        why = "; ".join(f"{n} of {len(group)}: {reason}" for reason, n in reasons.items())
+        rows.append((*key, found.estimate, found.low, found.high, found.n, why))
+    table = pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "reason"])
+    return table if "reason" in runs else table.drop(columns="reason")
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:

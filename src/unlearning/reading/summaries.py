@@ -139,6 +139,8 @@ def set_table(study: Study, runs: pd.DataFrame, *, confidence: float = 0.95) -> 
         for quantity, unit in RUN_UNITS.items():
             found = start.loc[quantity].to_dict() if quantity in start.index else None
             found = found or _interval_row(group, quantity, confidence)
+            if quantity in ("instance_0", "instance_share") and quantity not in start.index:
+                found["reason"] = "no never-trained examples of its kind"
             rows.append(key | {"quantity": quantity, "unit": unit} | found)
         shared = _reference_row(study, arm, forget_set, start)
         rows.append(key | {"quantity": "k_star_reference", "unit": "steps"} | shared)
