@@ -1,5 +1,6 @@
 """README.md: what it shows is what lies here, what it says of tables is so, and its examples work."""
 
+import importlib
 import json
 import re
 import shutil
@@ -323,3 +324,11 @@ def test_the_citation_file_names_the_paper_and_its_authors():
     paper = found["references"][0]
     assert paper["authors"][0]["family-names"] == "Baluta"
     assert "2411.04388" in paper["identifiers"][0]["value"]
+
+
+def test_every_formula_names_a_function_that_is_there():
+    text = (ROOT / "docs/formulas.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+)\.(\w+)`", text)
+    assert len(named) > 25
+    for module, function in named:
+        assert callable(getattr(importlib.import_module(f"unlearning.{module}"), function))
