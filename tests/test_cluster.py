@@ -88,10 +88,9 @@ def test_a_task_on_the_cluster_computes_by_the_settings_of_the_process_that_hand
     assert (folders[0] / "settings.txt").read_text() == subprocess.check_output(here, text=True).strip()
 
 
-def test_a_task_whose_device_is_cuda_gets_one_gpu_of_the_cluster_and_another_gets_none(tmp_path, on_the_cluster):
-    for device, seen in ("cuda", {"0", "1"}), ("cpu", {"", "all"}):
-        folders = run_tasks(task_functions.gpus, [{"device": device}], scratch=tmp_path, key="k")
-        assert (folders[0] / "gpus.txt").read_text() in seen
+def test_a_task_whose_device_is_cuda_sees_one_gpu_of_the_cluster(tmp_path, on_the_cluster):
+    (folder,) = run_tasks(task_functions.gpus, [{"device": "cuda"}], scratch=tmp_path, key="k")
+    assert (folder / "gpus.txt").read_text() in {"0", "1"}
 
 
 def test_a_cluster_without_the_gpu_that_tasks_ask_for_is_told_before_they_wait_for_it(tmp_path, monkeypatch):
