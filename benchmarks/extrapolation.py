@@ -88,13 +88,15 @@ def assumptions(study: Counts) -> str:
     held = ", ".join(f"{name} {size}" for name, size in BYTES.items())
     rates = ", ".join(f"{r / 1e12:.0f} ({work}, {PRECISIONS[work]})" for work, r in measured_rates().items())
     gpu = json.loads((MEASURED / "large_machine.json").read_text(encoding="utf-8"))["gpu"]
+    update = pd.read_csv(MEASURED / "large.csv").query("work == 'update'").nlargest(1, "tokens").iloc[0]
     said = [
         f"Extrapolated, not measured. FLOPs: {TRAIN} x parameters x tokens for training and updates, of which 2 make",
         f"activations again; {FORWARD} x for scoring. TFLOP/s: {rates}, the fastest that one {gpu} reached with",
         f"a model of 1.1 B (gpu/large.csv); {SHARDED:.0%} of that where one model is spread over several. Bytes a",
         f"parameter: {held}; {ACTIVATIONS / 1e9:.0f} GB for activations. For this, activations would have to be made",
-        "again and gradients added up batch by batch, which is not in the code: as it is, an update of 4 096 tokens",
-        f"took 34 GiB in all, and one of 40 000 would not fit. Counts: {study} and {LLM}. Left out: base models,",
-        "loading, saving, idle GPUs, and that steps of so few tokens as this study's keep no GPU busy.",
+        "again and gradients added up batch by batch, which is not in the code: as it is, an update of",
+        f"{update['tokens']} tokens took {update['peak_gib']:.0f} GiB in all, and one of 40 000 would not fit. Counts:",
+        f"{study} and {LLM}. Left out: base models, loading, saving, idle GPUs, and that steps of so few tokens as",
+        "this study's keep no GPU busy.",
     ]
     return " ".join(said)
