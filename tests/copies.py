@@ -24,20 +24,10 @@ def repository_files(root: Path = ROOT) -> list[Path]:
     )
     if listed.returncode == 0 and listed.stdout:
         return sorted({Path(p) for p in listed.stdout.split("\0") if p and (root / p).is_file()})
-    ignored = {
-        ".git",
-        ".venv",
-        "data",
-        "models",
-        "scratch",
-        "__pycache__",
-        ".pytest_cache",
-        ".ruff_cache",
-        "cache",
-        "tmp",
-    }
+    top = {".git", ".venv", "data", "models", "scratch"}
+    anywhere = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", "cache", "tmp", "config.local"}
     found = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
-    return sorted(p for p in found if not ignored & set(p.parts))
+    return sorted(p for p in found if p.parts[0] not in top and not anywhere & set(p.parts))
 
 
 def copy_repository(target: Path, *, git: bool = True) -> Path:

@@ -253,3 +253,18 @@ def test_two_missing_values_are_equal():
 
     table = claims(estimate=[np.nan, 0.5])
     assert not compare.compare_tables("claims.csv", table, table.copy()).fails
+
+
+def test_a_copy_of_a_source_archive_has_all_of_its_code_and_nothing_that_was_made_in_it(tmp_path):
+    code = ["src/unlearning/data/groups.py", "params.yaml", ".dvc/config"]
+    made = [
+        "data/raw/a.whl",
+        "models/base/0/config.json",
+        ".dvc/tmp/lock",
+        ".dvc/config.local",
+        "src/__pycache__/a.pyc",
+    ]
+    for name in code + made:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(map(str, copies.repository_files(tmp_path))) == sorted(code)
