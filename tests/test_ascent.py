@@ -187,8 +187,15 @@ def test_a_run_that_reaches_its_reference_records_both_sides_of_k_star_and_goes_
     facts = result.facts
     assert facts["status"] == "reached"
     assert facts["last_step"] == max(int(np.ceil(facts["k_star"])) + 1, round(2 * facts["k_star"]))
-    full = {step for step, split, *_ in result.splits if split == "heldout"}
-    assert {int(np.floor(facts["k_star"])), int(np.ceil(facts["k_star"])), facts["last_step"]} <= full
+
+
+def test_everything_is_scored_on_both_sides_of_k_star_and_at_twice_it():
+    result = followed(reference=original() - 0.05, learning_rate=2e-3)
+    k_star = result.facts["k_star"]
+    for step in int(np.floor(k_star)), int(np.ceil(k_star)), result.facts["last_step"]:
+        splits = {split for at, split, *_ in result.splits if at == step}
+        assert splits == {"heldout", "heldout_fixed", "heldout_bleu", "retain", "retained:other"}
+        assert max(len(group.ids) for at, group, _ in result.scores if at == step) == len(probes().population.ids)
 
 
 def test_the_state_before_k_star_is_scored_as_it_was():

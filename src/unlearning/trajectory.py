@@ -128,7 +128,7 @@ class _Watch:
         if crossed:
             self._cross(model, optimizer, step)
         if step >= self.last:
-            self._in_full(model, step, everything=True)
+            self._in_full(model, step)
             return False
         if self.status == "censored" and not self.placebo:
             self.previous = copy.deepcopy(model.state_dict())
@@ -139,11 +139,11 @@ class _Watch:
         self.status, self.last = "reached", max(step + 1, round(2 * self.k_star))
         if step > 0:
             self.note_update("k", optimizer)
-        self._in_full(model, step, everything=True)
+        self._in_full(model, step)
         if step > 0:
             before = copy.deepcopy(model)
             before.load_state_dict(self.previous)
-            self._in_full(before, step - 1, everything=False)
+            self._in_full(before, step - 1)
         self.previous = None
 
     def _along(self, model, step: int) -> None:
@@ -156,15 +156,16 @@ class _Watch:
             add(model, step, f"retained:{name}", group)
         self._population(model, step, probes.followed)
 
-    def _in_full(self, model, step: int, *, everything: bool) -> None:
+    def _in_full(self, model, step: int) -> None:
         probes = self.probes
-        self._split(model, step, "heldout", probes.heldout)
-        self._split(model, step, "retain", probes.retain)
-        if everything:
-            self._population(model, step, len(probes.population.ids))
-            translated = probes.heldout.first(probes.bleu_sentences)
-            quality = bleu(model, probes.tokenizer, translated.encoded, max_new_tokens=probes.bleu_tokens)
-            self.result.splits.append((step, "heldout_bleu", self.score(model, translated), quality))
+        groups = {"heldout": probes.heldout, "heldout_fixed": probes.heldout.first(probes.heldout_fixed)}
+        groups |= {"retain": probes.retain} | {f"retained:{name}": group for name, group in probes.retained.items()}
+        for name, group in groups.items():
+            self._split(model, step, name, group)
+        self._population(model, step, len(probes.population.ids))
+        translated = probes.heldout.first(probes.bleu_sentences)
+        quality = bleu(model, probes.tokenizer, translated.encoded, max_new_tokens=probes.bleu_tokens)
+        self.result.splits.append((step, "heldout_bleu", self.score(model, translated), quality))
 
     def _split(self, model, step: int, name: str, group: Group) -> None:
         if any(done[:2] == (step, name) for done in self.result.splits):
