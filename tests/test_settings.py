@@ -66,6 +66,23 @@ WRONG = {
         ASCENT + "\n  ind-a-sgd-half: {forget_set: ind-a, trained_with: adamw, method: sgd}",
         r"ind-a-sgd-half.*beside claim C2 alone, and sgd is none",
     ),
+    "one arm made of two methods": (
+        ASCENT,
+        ASCENT + "\n  ood-secret-x1-mine: {forget_set: ood-secret-x1, trained_with: adamw, method: sgd}"
+        "\n  ind-a-mine: {forget_set: ind-a, trained_with: adafactor, method: sgd}",
+        r"ascents.ind-a-mine: an arm is one method.*ood-secret-x1-mine takes sgd from models trained with adamw",
+    ),
+    "half the rate in name only": (
+        "learning_rate: 2.5e-5",
+        "learning_rate: 3.0e-5",
+        r"ind-a-adamw-half.method: is not adamw at half its rate.*learning_rate: 2.5e-05",
+    ),
+    "half the rate of other models": (
+        "ind-a-adamw-half: {forget_set: ind-a, trained_with: adamw,",
+        "ind-a-adamw-half: {forget_set: ind-a, trained_with: adafactor,",
+        r"ind-a-adamw-half.trained_with: adamw is trained with adamw",
+    ),
+    "a set compared with itself": ("  ood: ood-canary-a", "  ood: ind-a", r"claims.ood: is ind-a, as ind is"),
     "an unknown key": ("  near_duplicate:", "  near_duplicat:", r"unknown key.*Did you mean 'near_duplicate'"),
     "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind-a.repetition'"),
     "an unknown key at the top": ("track: tiny", "trakc: 1\ntrack: tiny", r"unknown key 'trakc'.*'track'"),

@@ -9,7 +9,7 @@ from unlearning.errors import StudyError
 from unlearning.pipeline.schema import Model, OwnSet, Pretrained, Settings
 
 _RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
-_OTHER_RATE = ("-half", "-double")  # endings of arms that are shown beside C2 alone (reading.study.OTHER_RATES)
+_OTHER_RATE = {"-half": 0.5, "-double": 2.0}  # arms that are shown beside C2 alone (reading.study.OTHER_RATES)
 Place = tuple[str | int, ...]
 
 
@@ -99,6 +99,7 @@ def _set_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
 def _ascent_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     trained = [name for name in type(s.train).model_fields if name != "exact_partners"]
     known = {"forget_set": list(s.forget_sets), "method": list(s.methods), "trained_with": trained}
+    arms: dict[str, str] = {}
     for name, ascent in s.ascents.items():
         for key, choices in known.items():
             if getattr(ascent, key) not in choices:
@@ -107,12 +108,20 @@ def _ascent_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         if not name.startswith(f"{ascent.forget_set}-"):
             yield ("ascents", name), f"a stage is named <forget set>-<arm>. Rename it {ascent.forget_set}-…"
         arm = name.removeprefix(f"{ascent.forget_set}-")
-        if arm.endswith(_OTHER_RATE) and arm.rpartition("-")[0] not in s.claims.headline:
+        first = s.ascents[arms.setdefault(arm, name)]
+        if (ascent.trained_with, ascent.method) != (first.trained_with, first.method):
+            yield (
+                ("ascents", name),
+                f"an arm is one method from models of one training: {arms[arm]} takes {first.method} from models "
+                f"trained with {first.trained_with}. Take the same here, or give the arm another name.",
+            )
+        if arm.endswith(tuple(_OTHER_RATE)) and arm.rpartition("-")[0] not in s.claims.headline:
             yield (
                 ("ascents", name),
                 f"an arm whose name ends in {' or '.join(_OTHER_RATE)} is a headline arm at another rate, shown beside "
                 f"claim C2 alone, and {arm.rpartition('-')[0]} is none. Give it another name.",
             )
+        yield from _other_rate_mistakes(s, name, arm)
         method = s.methods[ascent.method]
         if getattr(method, "restored", False) and ascent.trained_with != "adafactor":
             yield (
@@ -120,6 +129,24 @@ def _ascent_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
                 f"{ascent.method} restores Adafactor's moments, which training with {ascent.trained_with} does not "
                 "have. Set trained_with: adafactor, or another method.",
             )
+
+
+def _other_rate_mistakes(s: Settings, name: str, arm: str) -> Iterator[tuple[Place, str]]:
+    """Half or double the rate in name only."""
+    ascent, (base, _, ending) = s.ascents[name], arm.rpartition("-")
+    once = s.ascents.get(f"{ascent.forget_set}-{base}")
+    if f"-{ending}" not in _OTHER_RATE or base not in s.claims.headline or once is None or once.method not in s.methods:
+        return
+    method = s.methods[once.method]
+    rate = method.learning_rate * _OTHER_RATE[f"-{ending}"]
+    if once.trained_with != ascent.trained_with:
+        yield ("ascents", name, "trained_with"), f"{base} is trained with {once.trained_with}. Set the same."
+    elif s.methods[ascent.method].model_dump() != method.model_dump() | {"learning_rate": rate}:
+        yield (
+            ("ascents", name, "method"),
+            f"is not {once.method} at {ending} its rate. Let methods.{ascent.method} have its settings, with "
+            f"learning_rate: {rate:g}.",
+        )
 
 
 def _reference_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
@@ -137,6 +164,8 @@ def _reference_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     for i, name in enumerate(s.unlearn.placebo):
         if name not in s.ascents:
             yield ("unlearn", "placebo", i), _unknown(name, "ascent", list(s.ascents))
+    if s.claims.ind == s.claims.ood:
+        yield ("claims", "ood"), f"is {s.claims.ind}, as ind is: nothing to compare. Take another set."
     for key in ("ind", "ood"):
         name = getattr(s.claims, key)
         if name not in s.forget_sets:
