@@ -50,9 +50,10 @@ def lines(s: Any) -> list[str]:
         count = models + extra * (stage == f"train@{partners.optimizer}")
         out.append(_line(stage, count, "models"))
     out.append(_line("pilot", None, "models and ascents"))
-    runs = models // 2
     for name in s.ascents:
-        out.append(_line(f"unlearn@{name}", runs, "runs", mean_steps(name)))
+        placebo = s.unlearn.placebo_models * (name in s.unlearn.placebo)
+        what = f"runs ({placebo} placebo)" if placebo else "runs"
+        out.append(_line(f"unlearn@{name}", models // 2 + placebo, what, mean_steps(name)))
     return out
 
 
