@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearning.reading import plots, plots_study
+from unlearning.reading import figures_claims, plots, plots_study
 
 SETS = ["ind-a", "ind-b", "ind-x4", "ind-x16", "ood-canary-a", "ood-canary-b"]
 SETS += ["ood-secret-x1", "ood-secret-x4", "ood-secret-x16"]
@@ -135,3 +135,12 @@ def test_not_memorized_is_written_beside_the_bar():
     )
     plots_study.parts(axes[0, 0], table, order=["ind-a"])
     assert "not memorized" in [text.get_text() for text in axes[0, 0].texts]
+
+
+def test_the_figure_of_claims_says_the_verdict_after_holm_of_a_claim_in_one_part():
+    row = {"arm": "adamw", "estimate": 1.0, "low": 0.5, "high": 1.5, "unit": "steps", "delta": 0.1}
+    row |= {"verdict": "supported", "claim_verdict": "inconclusive"}
+    rows = [{**row, "claim": claim, "part": part} for claim, part in (("C2", ""), ("C4", "a"), ("C4", "b"))]
+    fig = figures_claims.claims(pd.DataFrame(rows))
+    words = [text.get_text() for text in fig.axes[0].texts]
+    assert words == ["inconclusive (supported)", "supported", "supported"]

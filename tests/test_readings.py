@@ -146,6 +146,12 @@ def test_the_attack_is_sure_of_an_original_model_and_lost_at_k_star(loaded):
     assert distance["θ0"] > 0.45 and distance["k*"] < 0.2 and distance["2k*"] > 0.3
 
 
+def test_the_attack_on_models_that_never_held_a_set_finds_little(loaded):
+    table = controls.membership_of_outsiders(loaded, "adamw", "ood-canary-a")
+    assert table["model"].tolist() == loaded.outside("ood-canary-a") and set(table["state"]) == {controls.OUT}
+    assert table["distance"].mean() < 0.2 and table["tpr"].mean() < 0.1
+
+
 def test_exposure_by_rank_falls_from_the_ceiling(loaded, made):
     run = loaded.select(forget_set="ood-canary-a")[0]
     scores = controls.scores_by_run(made.tables / "unlearn" / run.name)[run.model, "in"]
@@ -159,6 +165,7 @@ def test_too_few_models_give_no_row_instead_of_a_wrong_one(tmp_path):
     table = controls.calibration(small, "adamw", "ind-a", confidence=0.95)  # two models without the set
     assert table.loc[table["side"] == "out", "share_outside"].isna().all()
     assert controls.membership(small, small.select()[0]).empty
+    assert controls.membership_of_outsiders(small, "adamw", "ind-a").empty
 
 
 def test_a_study_without_runs_has_a_table_with_columns_and_no_rows(loaded):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -293,6 +294,67 @@ def test_ascents_at_another_learning_rate_are_asked_in_c2_alone(fake, study, tmp
     assert at["2"]["reason"].startswith("no runs in arm adamw-double") and at["2"]["n"] == 0
 
 
+def test_as_many_nats_from_the_start_take_the_ood_steps_to_their_level_against_all_of_the_smaller_set(study, table):
+    rows = table[(table["arm"] == "adamw") & table["statement"].str.startswith("steps that take as many nats")]
+    by_hand = []
+    for model in set(study.inside("ind-a")) & set(study.inside("ood-canary-a")):
+        pair = [study.select(arm="adamw", forget_set=name) for name in ("ind-a", "ood-canary-a")]
+        curves = [next(r.exposure.mean(axis=1) for r in runs if r.model == model) for runs in pair]
+        least = min(curve[0] for curve in curves)
+        passed = [metrics.steps_to_forget(curve - curve[0] + least, np.arange(len(curve))) for curve in curves]
+        by_hand.append(passed[1] - passed[0])
+    assert rows["n"].item() == len(by_hand) == 4
+    assert rows["estimate"].item() == pytest.approx(np.mean(by_hand))
+
+
+def test_the_other_draw_of_both_kinds_and_both_together_stand_beside_the_claims(tmp_path):
+    sets = ["ind-a", "ind-b", "ind-x4", "ood-canary-a", "ood-canary-b"]
+    fake = FakeStudy(tmp_path, sets={s: NINE_SETS[s] for s in sets}, arms={"adamw": ("adamw", "adamw", sets)}).write()
+    loaded = load(fake.root)
+    runs = summaries.run_table(loaded)
+    q = Question(loaded, runs, "adamw", ("ind-a",), ("ood-canary-a",), DELTA, 0.95)
+    draws = q.by_draw()
+    assert {name: (other.ind, other.ood) for name, other in draws.items()} == {
+        "ind-b, ood-canary-b": (("ind-b",), ("ood-canary-b",)),
+        "all draws of both kinds": (("ind-a", "ind-b"), ("ood-canary-a", "ood-canary-b")),
+    }
+    table = claims_table(loaded, **ASK | {"headline": ["adamw"]})
+    rows = table[table["statement"].str.contains("ind-b, ood-canary-b")]
+    assert rows["claim"].tolist() == ["C2", "C3", "C4"] and set(rows["part"]) == {"beside"}
+    k_star = runs.pivot(index="model", columns="forget_set", values="k_star")[["ind-b", "ood-canary-b"]].dropna()
+    assert rows["estimate"].iloc[0] == pytest.approx((k_star["ood-canary-b"] - k_star["ind-b"]).mean())
+
+
+def test_a_pair_that_was_drawn_once_has_no_other_draw(study):
+    q = Question(study, summaries.run_table(study), "adamw", ("ind-a",), ("ood-canary-a",), DELTA, 0.95)
+    assert q.by_draw() == {}
+
+
+def test_bleu_is_that_of_the_nearest_whole_step_within_one(study):
+    run = replace(study.runs[0], bleu=pd.Series({0: 8.0, 10: 7.0, 11: 5.0}))
+    assert [run.bleu_at(step) for step in (0, 10.4, 10.6, 12)] == [8, 7, 5, 5]
+    assert np.isnan(run.bleu_at(12.1)) and np.isnan(run.bleu_at(np.nan))
+
+
+def test_bleu_starts_with_that_of_the_trained_model(study):
+    assert all(run.bleu_at(0) == 10 for run in study.select())
+
+
+def test_half_an_interval_of_the_reference_moves_k_star_by_as_many_steps(study):
+    sets = summaries.set_table(study, summaries.run_table(study)).set_index(["arm", "forget_set", "quantity"])
+    runs = study.select(arm="adamw", forget_set="ind-a")
+    means = [run.exposure.mean(axis=1) for run in runs]
+    falls = [m[int(np.ceil(r.k_star)) - 1] - m[int(np.ceil(r.k_star))] for r, m in zip(runs, means, strict=True)]
+    design = study.design.loc[study.references["adamw"].index].to_numpy()
+    set_mean = study.references["adamw"][study.members("ind-a")].mean(axis=1).to_numpy()
+    x = np.column_stack([np.ones(len(design)), design])
+    fitted, *_ = np.linalg.lstsq(x, set_mean, rcond=None)
+    variance = np.sum((set_mean - x @ fitted) ** 2) / (len(x) - x.shape[1])
+    # the reference of the in-models, on average: intercept minus the set's own effect
+    half = stats.t.ppf(0.975, len(x) - x.shape[1]) * np.sqrt(2 * variance / len(x))
+    assert sets.loc[("adamw", "ind-a", "k_star_reference"), "estimate"] == pytest.approx(half / np.mean(falls), rel=0.1)
+
+
 def test_thirty_two_models_have_verdicts_without_the_sign_flip_of_more_than_twenty(tmp_path):
     many = FakeStudy(tmp_path, models=32, arms={"adamw": ("adamw", "adamw", ["ind-a", "ood-canary-a"])}).write()
     table = claims_table(load(many.root), **ASK | {"headline": ["adamw"]})
@@ -329,7 +391,8 @@ def test_exposure_at_the_start_has_the_interval_of_the_regression_that_makes_the
     runs = study.select(arm="adamw", forget_set="ind-a")
     assert row["estimate"] == pytest.approx(np.mean([r.exposure[0].mean() for r in runs]))  # the runs share the effect
     per_step = np.mean([metrics.interpolate(r.exposure.mean(axis=1), r.steps, r.k_star - 1) for r in runs])
-    assert start.loc["k_star_reference", "estimate"] == pytest.approx(half / per_step)
+    one_side = half / np.sqrt(2)  # of in minus out, the reference is one side
+    assert start.loc["k_star_reference", "estimate"] == pytest.approx(one_side / per_step)
 
 
 def test_every_row_can_be_said_in_a_sentence(table):

@@ -4,7 +4,7 @@ A claim may have several parts; it is supported where all of them are. Rows mark
 decide nothing. The family of tests is claims × headline arms (Holm).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -52,8 +52,16 @@ def c2(q: Question) -> list[dict]:
     if len(pairs) and pairs.isna().any(axis=None):
         row |= _sign_row(_bounded(q, pairs), len(pairs), int(pairs.isna().any(axis=1).sum()), q.confidence)
     rows = [row]
+    for name, other in q.by_draw().items():
+        steps, why = other.pairs("k_star")
+        rows.append(make_row(q, "C2", BESIDE, f"{statement} ({name})", steps["ood"] - steps["ind"], unit="steps",
+                             delta=_steps_that_count(other, steps), direction=1, reason=why))  # fmt: skip
+    removed, why = equal_removed(q)
+    what = "steps that take as many nats from θ0, the smaller exposure there of both: OOD − InD"
+    rows.append(make_row(q, "C2", BESIDE, what, removed, unit="steps", delta=_steps_that_count(q, pairs), direction=1,
+                         reason=why))  # fmt: skip
     for times, suffix in LEARNING_RATES.items():
-        what = f"the same from an equal starting level, the smaller exposure at θ0 of the two (learning rate × {times})"
+        what = f"k*(OOD) − k*(InD) from an equal level on, the smaller exposure at θ0 of both (learning rate × {times})"
         other = _arm_of_runs(q, q.arm + suffix)
         values, why = from_equal_level(other)
         delta = _steps_that_count(other, other.pairs("k_star")[0])
@@ -92,19 +100,29 @@ def _sign_row(test: SignTest, n: int, censored: int, confidence: float) -> dict:
 
 def from_equal_level(q: Question) -> tuple[np.ndarray, str]:
     """Difference OOD − InD in steps from the smaller starting exposure to zero, one value a model."""
+    return _of_both(q, lambda run, level: run.k_star - _steps_to(run, level))
+
+
+def equal_removed(q: Question) -> tuple[np.ndarray, str]:
+    """Difference OOD − InD in steps from θ0 until the smaller starting exposure is removed, one value a model."""
+    return _of_both(q, lambda run, level: _steps_to(run, run.exposure[0].mean() - level))
+
+
+def _of_both(q: Question, steps: Callable[[Run, float], float]) -> tuple[np.ndarray, str]:
+    """OOD − InD of steps that depend on a run and on the smaller exposure at θ0 of the two, one value a model."""
     runs = {(r.model, r.forget_set): r for r in q.study.select(arm=q.arm)}
     values = []
     for model in sorted({m for m, _ in runs}):
         sides = [[runs[model, s] for s in sets if (model, s) in runs] for sets in (q.ind, q.ood)]
         if all(sides):
             level = min(r.exposure[0].mean() for side in sides for r in side)
-            ind, ood = (np.mean([_steps_from(r, level) for r in side]) for side in sides)
+            ind, ood = (np.mean([steps(r, level) for r in side]) for side in sides)
             values.append(ood - ind)
     return np.array(values), "" if values else q.pairs("k_star")[1]
 
 
-def _steps_from(run: Run, level: float) -> float:
-    return run.k_star - metrics.steps_to_forget(run.exposure.mean(axis=1) - level, run.steps)
+def _steps_to(run: Run, level: float) -> float:
+    return metrics.steps_to_forget(run.exposure.mean(axis=1) - level, run.steps)
 
 
 def c3(q: Question) -> list[dict]:
@@ -118,6 +136,19 @@ def c3(q: Question) -> list[dict]:
         rows.append(make_row(q, "C3", BESIDE if ruler else "", f"performance lost {when}: InD − OOD",
                              pairs["ind"] - pairs["ood"], unit="nats per token",
                              delta=q.delta["C3_nats_per_token"], direction=1, reason=reason))  # fmt: skip
+    pairs, reason = q.pairs("lost_bleu")
+    rows.append(make_row(q, "C3", BESIDE, "performance lost at k*, by translations: InD − OOD",
+                         pairs["ind"] - pairs["ood"], unit="BLEU", delta=0.0, direction=1, reason=reason))  # fmt: skip
+    return [*rows, *_lost_by_draw(q, "C3", 100)]
+
+
+def _lost_by_draw(q: Question, claim: str, share: int) -> list[dict]:
+    rows = []
+    for name, other in q.by_draw().items():
+        pairs, reason = other.pairs(f"lost_{share}")
+        rows.append(make_row(q, claim, BESIDE, f"performance lost after {share} % of k*: InD − OOD ({name})",
+                             pairs["ind"] - pairs["ood"], unit="nats per token",
+                             delta=q.delta[f"{claim}_nats_per_token"], direction=1, reason=reason))  # fmt: skip
     return rows
 
 
@@ -129,10 +160,19 @@ def c4(q: Question) -> list[dict]:
         rows.append(make_row(q, "C4", part, f"performance lost after {share} % of k*: InD − OOD",
                              pairs["ind"] - pairs["ood"], unit="nats per token", delta=delta, direction=1,
                              reason=reason))  # fmt: skip
-    half, whole = q.by_model("lost_50", q.ind), q.by_model("lost_100", q.ind)
-    rows.append(make_row(q, "C4", "c", "InD: lost in the second half of the steps − twice what the first half cost",
-                         (whole - half) - 2 * half, unit="nats per token", delta=0.0, direction=1))  # fmt: skip
-    return [*rows, placebo(q)]
+    faster = "lost in the second half of the steps − twice what the first half cost"
+    row = {"unit": "nats per token", "delta": 0.0, "direction": 1}
+    rows.append(make_row(q, "C4", "c", f"InD: {faster}", _faster(q, q.ind), **row))
+    pairs = pd.DataFrame({"ind": _faster(q, q.ind), "ood": _faster(q, q.ood)}).dropna()
+    reason = "" if len(pairs) else q.pairs("lost_100")[1]
+    rows.append(make_row(q, "C4", BESIDE, f"{faster}: InD − OOD", pairs["ind"] - pairs["ood"], reason=reason, **row))
+    return [*rows, placebo(q), *_lost_by_draw(q, "C4", 50)]
+
+
+def _faster(q: Question, sets: Sequence[str]) -> pd.Series:
+    """Lost in the second half of the steps to k* minus twice what the first half cost, by model."""
+    half, whole = q.by_model("lost_50", sets), q.by_model("lost_100", sets)
+    return (whole - half) - 2 * half
 
 
 def placebo(q: Question) -> dict:

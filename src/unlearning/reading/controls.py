@@ -12,6 +12,7 @@ from unlearning import metrics, neighbours
 from unlearning.reading.study import Array, Run, Study, floor_of, reference_of
 
 STATES = ("θ0", "k*", "2k*")
+OUT = "out"  # a model that never held the set, attacked as if it were in question
 READINGS = ("population", "checkpoint", "original")
 LEAST_POPULATION = 10  # never-trained examples of a length, below which exposure by rank says nothing
 
@@ -219,6 +220,37 @@ def membership(study: Study, run: Run) -> pd.DataFrame:
             members = neighbours.likelihood_ratio_score(log_likelihoods=at, inside=inside, outside=outside)
             both = {"positives": members, "negatives": np.ravel(non_members)}
             rows.append((state, abs(neighbours.auc(**both) - 0.5), neighbours.tpr_at_fpr(**both)))
+    return pd.DataFrame(rows, columns=names)
+
+
+def membership_of_outsiders(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
+    """The same attack on each model that never held the set, as if it were in question: what chance gives.
+
+    Models differ in more than this set, so that |AUC − 0.5| of one model is not near zero by chance.
+
+    Returns:
+        model, state (OUT), distance, tpr; no row with fewer than two models that hold the set, or four that do not.
+    """
+    table, ids = study.references[trained_with], study.members(forget_set)
+    inside, outside = (
+        table.loc[[m for m in side if m in table.index], ids]
+        for side in (study.inside(forget_set), study.outside(forget_set))
+    )
+    names = ["model", "state", "distance", "tpr"]
+    if len(inside) < 2 or len(outside) < 4:
+        return pd.DataFrame(columns=names)
+    scores = {
+        m: neighbours.likelihood_ratio_score(
+            log_likelihoods=outside.loc[m].to_numpy(),
+            inside=inside.to_numpy(),
+            outside=outside.drop(index=m).to_numpy(),
+        )
+        for m in outside.index
+    }
+    rows = []
+    for model, own in scores.items():
+        both = {"positives": own, "negatives": np.concatenate([s for m, s in scores.items() if m != model])}
+        rows.append((model, OUT, abs(neighbours.auc(**both) - 0.5), neighbours.tpr_at_fpr(**both)))
     return pd.DataFrame(rows, columns=names)
 
 

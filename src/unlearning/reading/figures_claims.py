@@ -169,13 +169,19 @@ def _claim_panel(ax: Axes, rows: pd.DataFrame, arms: Sequence[str]) -> None:
             if np.isfinite(row["estimate"]):
                 style = plots.Look(colour, "-", plots.ARM_MARKERS.get(arm, "o"))
                 plots.interval(ax, height, row["low"], row["estimate"], row["high"], style)
-            text = row["verdict"] if np.isfinite(row["estimate"]) else "not computed"
+            text = _word(row) if np.isfinite(row["estimate"]) else "not computed"
             ax.annotate(text, (1.0, height), xycoords=ax.get_yaxis_transform(), xytext=(4, 0), va="center",
                         textcoords="offset points", fontsize=6, color=colour, annotation_clip=False)  # fmt: skip
     ax.set_yticks(range(len(names)), [f"{claim}{part}" for claim, part in names])
     ax.set_ylim(len(names) - 0.45, -0.55)
     if not rows["claim"].eq("C1").any():
         plots.zero_line(ax, vertical=True)
+
+
+def _word(row: pd.Series) -> str:
+    """The claim's verdict where this is all of it, and in brackets what the interval alone says; else the part's."""
+    whole, alone = row["claim_verdict"], row["verdict"]
+    return alone if row["part"] or whole == alone else f"{whole} ({alone})"
 
 
 def _margin(ax: Axes, row: pd.Series, height: float) -> None:

@@ -160,7 +160,7 @@ def trade_off(panels: Mapping[str, dict], *, order: Sequence[str], confidence: f
         references, base = panel["references"], panel["base"]
         ax.axvline(0.0, color=plots.INK, lw=0.7, zorder=1)
         ax.axhline(0.0, color=plots.INK, lw=0.7, zorder=1)
-        ax.plot(references["exposure"], references["lost"], "+", color=plots.GREY, ms=4, mew=0.7, zorder=2)
+        ax.plot(references["exposure"], references["lost"], "+", color=plots.GREY, ms=4, mew=0.7, zorder=4)
         plots_study.trade_off(ax, panel["curves"], at=panel["at"], confidence=confidence)
         for exposure, lost in panel["censored"].values():
             ax.plot(np.transpose(exposure), np.transpose(lost), color=plots.GREY, lw=0.4, ls=":")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -203,30 +202,15 @@ def retained_lost(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "where", "lost", "reason"])
 
 
-def bleu_table(study: Study, tables: str | Path = "results/tables") -> pd.DataFrame:
+def bleu_table(study: Study) -> pd.DataFrame:
     """BLEU of greedy translations of held-out sentences at θ0, k* and 2k* (the whole steps scored in full).
 
     Returns:
         arm, forget_set, model, state, bleu (0 to 100); empty where it was not measured.
     """
-    rows, names = [], ["arm", "forget_set", "model", "state", "bleu"]
-    at_start = {}
-    for trained_with in study.references:
-        path = Path(tables) / f"performance-{trained_with}.csv"
-        if path.exists():
-            table = pd.read_csv(path).dropna(subset=["bleu"]).drop_duplicates("model", keep="last")
-            at_start[trained_with] = table.set_index("model")["bleu"]
-    for name in dict.fromkeys(run.name for run in study.select()):
-        table = pd.read_parquet(Path(tables) / "unlearn" / name / "performance.parquet").dropna(subset=["bleu"])
-        for run in (r for r in study.select() if r.name == name):
-            own = table[(table["model"] == run.model) & (table["role"] == "in")].set_index("step")["bleu"]
-            start = at_start.get(run.trained_with, pd.Series(dtype=float)).get(run.model, own.get(0, np.nan))
-            found = {"θ0": start, "k*": _near(own, run.k_star), "2k*": _near(own, 2 * run.k_star)}
-            rows += [(run.arm, run.forget_set, run.model, state, value) for state, value in found.items()]
-    return pd.DataFrame(rows, columns=names).dropna(subset=["bleu"])
-
-
-def _near(values: pd.Series, step: float) -> float:
-    """The value at the nearest step within one; NaN where there is none."""
-    near = values[np.abs(values.index - step) <= 1] if np.isfinite(step) else values[:0]
-    return float(near.iloc[np.argmin(np.abs(near.index - step))]) if len(near) else float("nan")
+    rows = [
+        (run.arm, run.forget_set, run.model, state, run.bleu_at(multiple * run.k_star if multiple else 0))
+        for run in study.select()
+        for state, multiple in {"θ0": 0, "k*": 1, "2k*": 2}.items()
+    ]
+    return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "state", "bleu"]).dropna(subset=["bleu"])

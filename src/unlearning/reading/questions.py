@@ -1,7 +1,7 @@
 """What a claim is asked of, one row of its table, and how rows become verdicts. The resampling unit is a model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,23 @@ class Question:
         low = [f"{name} not memorized (instance part {share:.0%} of its exposure at θ0): not counted"
                for name, share in shares.items() if share < least]  # fmt: skip
         return "; ".join(low)
+
+    def by_draw(self) -> "dict[str, Question]":
+        """The same question of the other draws of both kinds, and of all draws together; none where there is one each.
+
+        A draw of a kind stands as often in training and is unlearned in this arm. Sets of one's own are no draws.
+        """
+        how = self.study.examples.groupby("forget_set")[["kind", "repetitions"]].first().apply(tuple, axis=1)
+        there = [name for name in self.study.forget_sets if self.study.select(arm=self.arm, forget_set=name)]
+        every, other = {}, {}
+        for side, sets in (("ind", self.ind), ("ood", self.ood)):
+            like = {how[name] for name in sets if how[name][0] != "own"}
+            every[side] = tuple(name for name in there if name in sets or how[name] in like)
+            other[side] = tuple(name for name in every[side] if name not in sets)
+        if not all(other.values()):
+            return {}
+        names = {", ".join((*other["ind"], *other["ood"])): other, "all draws of both kinds": every}
+        return {name: replace(self, **sides) for name, sides in names.items()}
 
     def by_model(self, column: str, sets: Sequence[str]) -> pd.Series:
         """Model -> mean of a column over those of the sets that the model holds; NaN where one of them is NaN."""

@@ -41,6 +41,7 @@ class Run:
     generator_steps: Array  # steps at which never-trained examples of the kind were scored
     generator_part: Array  # their mean exposure D, nats
     performance: pd.DataFrame  # step × split, nats per token
+    bleu: pd.Series  # of held-out translations, at the few steps where they were scored, and of θ0 at step 0
 
     @cached_property
     def exposure(self) -> Array:
@@ -65,6 +66,11 @@ class Run:
         at = metrics.interpolate(scored.to_numpy(), scored.index.to_numpy(), step)
         return float(scored.iloc[0] - at) if len(scored) and scored.index[0] == 0 else float("nan")
 
+    def bleu_at(self, step: float) -> float:
+        """BLEU (0 to 100) at the nearest whole step within one; NaN where it was not scored."""
+        near = self.bleu[np.abs(self.bleu.index - step) <= 1] if np.isfinite(step) else self.bleu[:0]
+        return float(near.iloc[np.argmin(np.abs(near.index - step))]) if len(near) else float("nan")
+
 
 @dataclass(frozen=True)
 class Study:
@@ -75,6 +81,7 @@ class Study:
     base: pd.DataFrame  # base × example, nats; empty if missing
     references: dict[str, pd.DataFrame]  # trained_with -> model × example, nats
     performance: dict[str, pd.DataFrame]  # trained_with -> model × split, nats per token
+    bleu: dict[str, pd.Series] = field(default_factory=dict)  # trained_with -> by model, of held-out translations
     runs: list[Run] = field(default_factory=list)
     other_rates: list[Run] = field(default_factory=list)  # a headline arm at another learning rate: for C2 alone
     missing: list[str] = field(default_factory=list)
@@ -128,8 +135,10 @@ def load(root: str | Path = ".", *, confidence: float = 0.95) -> Study:
     if base.empty:
         missing.append("no scores of the base models (results/tables/base.parquet)")
     references = {p.stem.removeprefix("references-"): _wide(p) for p in tables.glob("references-*.parquet")}
-    performance = {p.stem.removeprefix("performance-"): _performance(p) for p in tables.glob("performance-*.csv")}
-    study = Study(design, examples, base, dict(sorted(references.items())), performance, missing=missing)
+    scored = {p.stem.removeprefix("performance-"): pd.read_csv(p) for p in tables.glob("performance-*.csv")}
+    performance = {name: _performance(table) for name, table in scored.items()}
+    bleu = {name: _bleu(table, "model") for name, table in scored.items()}
+    study = Study(design, examples, base, dict(sorted(references.items())), performance, bleu, missing=missing)
     for folder in sorted((tables / "unlearn").glob("*")) if (tables / "unlearn").is_dir() else []:
         found = load_ascent(study, folder, confidence=confidence)
         (study.other_rates if folder.name.endswith(tuple(OTHER_RATES.values())) else study.runs).extend(found)
@@ -152,9 +161,12 @@ def _wide(path: Path) -> pd.DataFrame:
     return _grid(pd.read_parquet(path), "model") if path.exists() else pd.DataFrame()
 
 
-def _performance(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path)
+def _performance(table: pd.DataFrame) -> pd.DataFrame:
     return table.pivot_table(index="model", columns="split", values="log_likelihood_per_token", aggfunc="first")
+
+
+def _bleu(table: pd.DataFrame, index: str) -> pd.Series:
+    return table.dropna(subset=["bleu"]).drop_duplicates(index, keep="last").set_index(index)["bleu"]
 
 
 def load_ascent(study: Study, folder: Path, *, confidence: float = 0.95) -> list[Run]:
@@ -202,6 +214,9 @@ def _run(study: Study, name: str, record: dict, scores: pd.DataFrame, performanc
     states = performance.drop_duplicates(["step", "split"])
     others = _followed(study, forget_set, scores)
     there = reference_of(study, trained_with, forget_set, model=model, examples=list(others))
+    bleu = _bleu(performance, "step")
+    if model in (before := study.bleu.get(trained_with, bleu[:0])):
+        bleu[0] = before[model]
     return Run(
         name=name, arm=name.removeprefix(f"{forget_set}-"), forget_set=forget_set,
         trained_with=trained_with, method=record["method"], model=model, role=record["role"],
@@ -213,6 +228,7 @@ def _run(study: Study, name: str, record: dict, scores: pd.DataFrame, performanc
         generator_steps=others.index.to_numpy(),
         generator_part=(others.to_numpy() - there).mean(axis=1) if others.size else np.empty(0),
         performance=states.pivot(index="step", columns="split", values="log_likelihood_per_token"),
+        bleu=bleu.sort_index(),
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ RUN_UNITS = {
     "lost_k95": "nats per token",
     "lost_to_references": "nats per token",
     "lost_retain": "nats per token",
+    "lost_bleu": "BLEU",
     "share_inside": "share of the set",
     "share_exposed": "share of the set",
     "rms": "nats",
@@ -34,8 +35,9 @@ def run_table(study: Study) -> pd.DataFrame:
 
     Columns: the keys; status; k_star and k95 in steps; exposure_0, generator_0 and instance_0 at θ0 in nats and
     instance_share of them; lost_25 … lost_100, held-out lost at that percentage of k* against θ0, lost_k95,
-    lost_retain, lost_to_references (full held-out at k* against the references), nats per token; at k* share_inside
-    and share_exposed of the noise floor and rms exposure in nats; and the other columns of runs.csv.
+    lost_retain, lost_to_references (full held-out at k* against the references), nats per token; lost_bleu, of
+    translations at the whole step nearest to k*, against θ0; at k* share_inside and share_exposed of the noise floor
+    and rms exposure in nats; and the other columns of runs.csv.
     """
     rows = [run_row(study, run) for run in study.runs]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*KEYS, *RUN_UNITS, "last_step"])
@@ -50,6 +52,7 @@ def run_row(study: Study, run: Run) -> dict:
     row |= {"instance_0": start - generator, "instance_share": (start - generator) / start if start else np.nan}
     row |= {f"lost_{share:.0%}".rstrip("%"): run.lost_at(share * run.k_star) for share in SHARES}
     row |= {"lost_k95": run.lost_at(run.k95), "lost_retain": run.lost_at(run.k_star, "retain")}
+    row |= {"lost_bleu": run.bleu_at(0) - run.bleu_at(run.k_star)}
     row |= {"lost_to_references": lost_to_references(study, run)} | spread_at(run, run.k_star)
     other = {k: v for k, v in run.record.items() if k not in row and k not in ("track", "k_star")}
     return row | other
@@ -184,10 +187,11 @@ def at_start(study: Study, trained_with: str, forget_set: str, *, confidence: fl
 def _reference_row(study: Study, arm: str, forget_set: str, start: pd.DataFrame) -> dict:
     """By how many steps the mean k* moves if the reference that all runs share is off by its half-width.
 
-    Half-width of the interval of exposure_0, over the nats that a run's mean exposure falls in the last step before k*.
+    Half-width of the reference's own interval, over the nats that a run's mean exposure falls in the last step before
+    k*. The reference is one side of exposure_0, the in-models are the other, as many: its interval is 1/√2 as wide.
     """
     runs = [r for r in study.select(arm=arm, forget_set=forget_set) if r.k_star > r.steps[0]]
-    half = (start.loc["exposure_0", "high"] - start.loc["exposure_0", "low"]) / 2
+    half = (start.loc["exposure_0", "high"] - start.loc["exposure_0", "low"]) / 2 / np.sqrt(2)
     falls = []
     for run in runs:
         before = max(run.k_star - 1, run.steps[0])
