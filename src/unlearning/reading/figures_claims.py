@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unlearning.reading import plots
+from unlearning.reading import figures, plots
 
 
 def repetition(runs: pd.DataFrame, strata: Mapping[str, Mapping[str, int]], quantities: Mapping[str, str]) -> Figure:
@@ -27,6 +27,8 @@ def repetition(runs: pd.DataFrame, strata: Mapping[str, Mapping[str, int]], quan
         for ax, (column, label) in zip(row, quantities.items(), strict=True):
             _by_repetition(ax, runs[runs["arm"] == arm], sets, column)
             ax.set_ylabel(label)
+            if column.startswith("lost"):
+                figures.loss_scale(ax)
         row[0].set_title(f"arm {arm}", loc="left")
     for ax in axes[-1]:
         ax.set_xlabel("repetitions in training")
