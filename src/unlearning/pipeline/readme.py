@@ -108,11 +108,13 @@ def _other_rulers(found: pd.DataFrame) -> str:
     beside = found[(found["part"] == "beside") & found["verdict"].isin(["contradicted", "equivalent", "inconclusive"])]
     against = beside[beside["verdict"] == "contradicted"]
     rest = beside[beside["verdict"] != "contradicted"]
-    intro = {
-        "By other rulers, which decide nothing, these go against a claim:": against,
-        "And these do not bear it out:": rest,
-    }
-    return "".join(f"\n\n{title}\n\n" + "\n".join(_rulers(rows)) for title, rows in intro.items() if len(rows))
+    text = ""
+    if len(against):
+        text += "\n\nBy other rulers, which decide nothing, these go against a claim:\n\n" + "\n".join(_rulers(against))
+    if len(rest):
+        summary = "<details><summary>And these do not bear it out</summary>"
+        text += f"\n\n{summary}\n\n" + "\n".join(_rulers(rest)) + "\n\n</details>"
+    return text
 
 
 def _rulers(rows: pd.DataFrame) -> list[str]:
