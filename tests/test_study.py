@@ -15,7 +15,7 @@ from unlearning.effects import main_effects
 from unlearning.reading import panels, rates, readings, summaries, verdicts
 from unlearning.reading.claims import claims_table
 from unlearning.reading.questions import COLUMNS, Question, decide, make_row
-from unlearning.reading.study import load
+from unlearning.reading.study import followed_at, load
 
 DELTA = {"C1_auc": 0.95, "C1_outside": 0.10, "C2_share_of_k_star": 0.05, "C3_nats_per_token": 0.05,
          "C4_nats_per_token": 0.05, "C5_rho": 0.1, "C6_rho": 0.1, "identifiable_rho": 0.8}  # fmt: skip
@@ -112,6 +112,17 @@ def test_the_run_table_holds_damage_at_shares_of_the_steps(study):
     assert row["lost_50"] == pytest.approx(run.lost_at(run.k_star / 2))
     assert (table["lost_25"] <= table["lost_100"] + 1e-12).all()
     assert set(summaries.RUN_UNITS) <= set(table.columns)
+
+
+def test_what_was_not_measured_between_the_last_states_is_not_made_up(study):
+    assert followed_at([0, 1, 2, 3, 5], [0, 2.5, 3, 3.5, 5, 5.1]).tolist() == [True, True, True, False, True, False]
+    assert followed_at([0, 3, 5, 6, 9, 14], [1.5, 5.5, 9, 10, 14]).tolist() == [True, True, True, False, True]
+    assert followed_at([0], [0, 1]).tolist() == [True, False] and not followed_at([0, 1], np.nan)
+    run = study.runs[0]
+    gapped = replace(run, performance=pd.DataFrame({"heldout_fixed": {0: -4.0, 1: -4.1, 2: -4.3, 4: -5.0}}))
+    assert gapped.lost_at(1.5) == pytest.approx(0.2) and gapped.lost_at(4) == pytest.approx(1)
+    assert np.isnan(gapped.lost_at(3)) and np.isnan(gapped.lost_at(np.nan))
+    np.testing.assert_allclose(panels.lost_along(gapped, [0, 1.5, 3, 4, 5]), [0, 0.2, np.nan, 1, np.nan], atol=1e-12)
 
 
 def test_share_inside_exposed_and_below_add_up(study):

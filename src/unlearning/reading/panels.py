@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from unlearning import metrics
-from unlearning.reading.study import Array, Run, Study
+from unlearning.reading.study import Array, Run, Study, followed_at
 from unlearning.reading.summaries import reference_matrix
 
 SHARES = np.linspace(0.0, 1.5, 25)  # of k*, for the trade-off: runs are followed closely to 1.5 k*
@@ -68,7 +68,7 @@ def lost_along(run: Run, steps: ArrayLike, split: str = "heldout_fixed") -> Arra
     scored = run.performance[split].dropna() if split in run.performance else pd.Series(dtype=float)
     if not len(scored) or scored.index[0] != 0:
         return np.full(len(steps), np.nan)
-    known = np.isfinite(steps) & (steps <= scored.index[-1])
+    known = followed_at(scored.index, steps)
     return np.where(known, scored.iloc[0] - np.interp(steps, scored.index, scored), np.nan)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from unlearning import metrics
 
@@ -17,6 +18,19 @@ from unlearning import metrics
 OTHER_RATES = {"½": "-half", "2": "-double"}
 
 Array = np.ndarray
+
+
+def followed_at(scored: ArrayLike, steps: ArrayLike) -> Array:
+    """Whether each of `steps` lies between two scored steps no further apart than the first two, or on one.
+
+    A run is followed to 1.5 k* and scored once more, at 2 k*: what lies between was not measured.
+    """
+    scored, steps = np.asarray(scored, dtype=float), np.asarray(steps, dtype=float)
+    last = len(scored) - 1
+    below = scored[np.clip(np.searchsorted(scored, steps, side="right") - 1, 0, last)]
+    above = scored[np.clip(np.searchsorted(scored, steps), 0, last)]
+    usual = scored[1] - scored[0] if last else 0.0
+    return (below <= steps) & (steps <= above) & (above - below <= usual)
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,9 @@ class Run:
         if split not in self.performance:
             return float("nan")
         scored = self.performance[split].dropna()
-        at = metrics.interpolate(scored.to_numpy(), scored.index.to_numpy(), step)
-        return float(scored.iloc[0] - at) if len(scored) and scored.index[0] == 0 else float("nan")
+        if not len(scored) or scored.index[0] != 0 or not followed_at(scored.index, step):
+            return float("nan")
+        return float(scored.iloc[0] - metrics.interpolate(scored.to_numpy(), scored.index.to_numpy(), step))
 
     def bleu_at(self, step: float) -> float:
         """BLEU (0 to 100) at the nearest whole step within one; NaN where it was not scored."""
