@@ -331,14 +331,17 @@ def test_the_other_draw_of_both_kinds_and_both_together_stand_beside_the_claims(
     }
     table = claims_table(loaded, **ASK | {"headline": ["adamw"]})
     rows = table[table["statement"].str.contains("ind-b, ood-canary-b")]
-    assert rows["claim"].tolist() == ["C2", "C3", "C4"] and set(rows["part"]) == {"beside"}
+    assert rows["claim"].tolist() == ["C2", "C3", "C3", "C4", "C4"] and set(rows["part"]) == {"beside"}
     k_star = runs.pivot(index="model", columns="forget_set", values="k_star")[["ind-b", "ood-canary-b"]].dropna()
     assert rows["estimate"].iloc[0] == pytest.approx((k_star["ood-canary-b"] - k_star["ind-b"]).mean())
 
 
-def test_a_pair_that_was_drawn_once_has_no_other_draw(study):
+def test_a_pair_that_was_drawn_once_or_is_of_one_kind_has_no_other_draw(study, tmp_path):
     q = Question(study, summaries.run_table(study), "adamw", ("ind-a",), ("ood-canary-a",), DELTA, 0.95)
     assert q.by_draw() == {}
+    sets = {s: NINE_SETS[s] for s in ("ind-a", "ind-b", "ood-canary-a")}
+    alike = load(FakeStudy(tmp_path, sets=sets, arms={"adamw": ("adamw", "adamw", list(sets))}).write().root)
+    assert replace(q, study=alike, ood=("ind-b",)).by_draw() == {}
 
 
 def test_bleu_is_that_of_the_nearest_whole_step_within_one(study):

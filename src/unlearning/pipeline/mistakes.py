@@ -134,7 +134,7 @@ def _ascent_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
 def _other_rate_mistakes(s: Settings, name: str, arm: str) -> Iterator[tuple[Place, str]]:
     """Half or double the rate in name only."""
     ascent, (base, _, ending) = s.ascents[name], arm.rpartition("-")
-    once = s.ascents.get(f"{ascent.forget_set}-{base}")
+    once = next((a for other, a in s.ascents.items() if other == f"{a.forget_set}-{base}"), None)
     if f"-{ending}" not in _OTHER_RATE or base not in s.claims.headline or once is None or once.method not in s.methods:
         return
     method = s.methods[once.method]

@@ -62,8 +62,8 @@ def figure(root: Path) -> str:
         "*Each line is one forget set, from the left (well known) to the vertical zero (as if never seen) and beyond; "
         "the higher it gets there, the more the model has lost on other text. Here the loss is counted from models "
         "that never saw the set; the tables below count it from the model before unlearning. Crosses: models that "
-        "never saw the set, each against the mean of the others (on which side they fall is mostly a matter of what "
-        "else they hold); stars: the base models, in the colour of a set. From 0.1 on the scale is logarithmic.*"
+        "never saw the set, each against the mean of the others (where they fall is in part a matter of what else "
+        "they hold); stars: the base models, in the colour of a set. From 0.1 on the scale is logarithmic.*"
     )
     return f"{picture}\n\n{caption}"
 

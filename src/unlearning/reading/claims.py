@@ -136,19 +136,21 @@ def c3(q: Question) -> list[dict]:
         rows.append(make_row(q, "C3", BESIDE if ruler else "", f"performance lost {when}: InD − OOD",
                              pairs["ind"] - pairs["ood"], unit="nats per token",
                              delta=q.delta["C3_nats_per_token"], direction=1, reason=reason))  # fmt: skip
+    bleu = {"unit": "BLEU", "delta": 0.0}  # no margin was fixed for it
     pairs, reason = q.pairs("lost_bleu")
-    rows.append(make_row(q, "C3", BESIDE, "performance lost at k*, by translations: InD − OOD",
-                         pairs["ind"] - pairs["ood"], unit="BLEU", delta=0.0, direction=1, reason=reason))  # fmt: skip
-    return [*rows, *_lost_by_draw(q, "C3", 100)]
+    what = "performance lost at k*, by translations: InD − OOD"
+    rows.append(make_row(q, "C3", BESIDE, what, pairs["ind"] - pairs["ood"], direction=1, reason=reason, **bleu))
+    nats = {"unit": "nats per token", "delta": q.delta["C3_nats_per_token"]}
+    rows += _lost_by_draw(q, "C3", "lost_100", "performance lost at k*: InD − OOD", **nats)
+    return [*rows, *_lost_by_draw(q, "C3", "lost_bleu", what, **bleu)]
 
 
-def _lost_by_draw(q: Question, claim: str, share: int) -> list[dict]:
+def _lost_by_draw(q: Question, claim: str, column: str, statement: str, *, unit: str, delta: float) -> list[dict]:
     rows = []
     for name, other in q.by_draw().items():
-        pairs, reason = other.pairs(f"lost_{share}")
-        rows.append(make_row(q, claim, BESIDE, f"performance lost after {share} % of k*: InD − OOD ({name})",
-                             pairs["ind"] - pairs["ood"], unit="nats per token",
-                             delta=q.delta[f"{claim}_nats_per_token"], direction=1, reason=reason))  # fmt: skip
+        pairs, reason = other.pairs(column)
+        rows.append(make_row(q, claim, BESIDE, f"{statement} ({name})", pairs["ind"] - pairs["ood"], unit=unit,
+                             delta=delta, direction=1, reason=reason))  # fmt: skip
     return rows
 
 
@@ -166,7 +168,16 @@ def c4(q: Question) -> list[dict]:
     pairs = pd.DataFrame({"ind": _faster(q, q.ind), "ood": _faster(q, q.ood)}).dropna()
     reason = "" if len(pairs) else q.pairs("lost_100")[1]
     rows.append(make_row(q, "C4", BESIDE, f"{faster}: InD − OOD", pairs["ind"] - pairs["ood"], reason=reason, **row))
-    return [*rows, placebo(q), *_lost_by_draw(q, "C4", 50)]
+    nats, half = (
+        {"unit": "nats per token", "delta": delta},
+        "performance lost in the second half of the steps: InD − OOD",
+    )
+    later = replace(q, runs=q.runs.assign(lost_later=q.runs["lost_100"] - q.runs["lost_50"]))
+    pairs, reason = later.pairs("lost_later")
+    rows.append(make_row(q, "C4", BESIDE, half, pairs["ind"] - pairs["ood"], direction=1, reason=reason, **nats))
+    rows += _lost_by_draw(later, "C4", "lost_later", half, **nats)
+    rows += _lost_by_draw(q, "C4", "lost_50", "performance lost after 50 % of k*: InD − OOD", **nats)
+    return [*rows, placebo(q)]
 
 
 def _faster(q: Question, sets: Sequence[str]) -> pd.Series:

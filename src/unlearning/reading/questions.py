@@ -51,7 +51,8 @@ class Question:
     def by_draw(self) -> "dict[str, Question]":
         """The same question of the other draws of both kinds, and of all draws together; none where there is one each.
 
-        A draw of a kind stands as often in training and is unlearned in this arm. Sets of one's own are no draws.
+        A draw of a kind stands as often in training and is unlearned in this arm. Sets of one's own are no draws, and a
+        pair of one kind has none.
         """
         how = self.study.examples.groupby("forget_set")[["kind", "repetitions"]].first().apply(tuple, axis=1)
         there = [name for name in self.study.forget_sets if self.study.select(arm=self.arm, forget_set=name)]
@@ -60,7 +61,7 @@ class Question:
             like = {how[name] for name in sets if how[name][0] != "own"}
             every[side] = tuple(name for name in there if name in sets or how[name] in like)
             other[side] = tuple(name for name in every[side] if name not in sets)
-        if not all(other.values()):
+        if not all(other.values()) or set(every["ind"]) & set(every["ood"]):
             return {}
         names = {", ".join((*other["ind"], *other["ood"])): other, "all draws of both kinds": every}
         return {name: replace(self, **sides) for name, sides in names.items()}
