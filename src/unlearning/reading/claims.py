@@ -168,10 +168,8 @@ def c4(q: Question) -> list[dict]:
     pairs = pd.DataFrame({"ind": _faster(q, q.ind), "ood": _faster(q, q.ood)}).dropna()
     reason = "" if len(pairs) else q.pairs("lost_100")[1]
     rows.append(make_row(q, "C4", BESIDE, f"{faster}: InD − OOD", pairs["ind"] - pairs["ood"], reason=reason, **row))
-    nats, half = (
-        {"unit": "nats per token", "delta": delta},
-        "performance lost in the second half of the steps: InD − OOD",
-    )
+    nats = {"unit": "nats per token", "delta": delta}
+    half = "performance lost in the second half of the steps: InD − OOD"
     later = replace(q, runs=q.runs.assign(lost_later=q.runs["lost_100"] - q.runs["lost_50"]))
     pairs, reason = later.pairs("lost_later")
     rows.append(make_row(q, "C4", BESIDE, half, pairs["ind"] - pairs["ood"], direction=1, reason=reason, **nats))
