@@ -147,9 +147,27 @@ def test_the_attack_is_sure_of_an_original_model_and_lost_at_k_star(loaded):
 
 
 def test_the_attack_on_models_that_never_held_a_set_finds_little(loaded):
-    table = controls.membership_of_outsiders(loaded, "adamw", "ood-canary-a")
+    table = controls.membership_of_out_models(loaded, "adamw", "ood-canary-a")
     assert table["model"].tolist() == loaded.outside("ood-canary-a") and set(table["state"]) == {controls.OUT}
     assert table["distance"].mean() < 0.2 and table["tpr"].mean() < 0.1
+
+
+def test_the_table_of_attacks_holds_every_run_and_every_out_model(loaded):
+    table, runs = controls.membership_table(loaded), loaded.select()
+    sides = table.groupby("state")["model"].size()
+    assert sides["θ0"] == sides["k*"] == len(runs)
+    arms_and_sets = {(run.arm, run.forget_set): len(loaded.outside(run.forget_set)) for run in runs}
+    assert sides[controls.OUT] == sum(arms_and_sets.values())
+    assert not table.duplicated(["arm", "forget_set", "model", "state"]).any()
+
+
+def test_stand_ins_are_compared_over_the_runs_in_which_each_stops():
+    rows = [("a", 0, "near", 1.0), ("a", 0, "far", -5.0), ("a", 1, "near", 20.0), ("a", 1, "far", np.nan),
+            ("b", 1, "near", -3.0), ("b", 1, "far", 7.0), ("b", 1, "none", np.nan)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["forget_set", "model", "reading", "steps_off"]).assign(arm="adamw")
+    errors = controls.stand_in_errors(table)
+    assert errors["error"].to_dict() == {"near": 2.0, "far": 6.0}
+    assert set(errors["runs"]) == {2} and errors["missed"].to_dict() == {"near": 0, "far": 1}
 
 
 def test_exposure_by_rank_falls_from_the_ceiling(loaded, made):
@@ -165,7 +183,7 @@ def test_too_few_models_give_no_row_instead_of_a_wrong_one(tmp_path):
     table = controls.calibration(small, "adamw", "ind-a", confidence=0.95)  # two models without the set
     assert table.loc[table["side"] == "out", "share_outside"].isna().all()
     assert controls.membership(small, small.select()[0]).empty
-    assert controls.membership_of_outsiders(small, "adamw", "ind-a").empty
+    assert controls.membership_of_out_models(small, "adamw", "ind-a").empty
 
 
 def test_a_study_without_runs_has_a_table_with_columns_and_no_rows(loaded):

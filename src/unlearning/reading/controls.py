@@ -207,29 +207,24 @@ def membership(study: Study, run: Run) -> pd.DataFrame:
     names = ["state", "distance", "tpr"]
     if len(inside) < 2 or len(outside) < 3:
         return pd.DataFrame(columns=names)
-    inside, outside, rows = inside.to_numpy(), outside.to_numpy(), []
-    non_members = [
-        neighbours.likelihood_ratio_score(
-            log_likelihoods=outside[i], inside=inside, outside=np.delete(outside, i, axis=0)
-        )
-        for i in range(len(outside))
-    ]
+    non_members, rows = np.concatenate(_left_out(inside, outside)), []
     for state, multiple in zip(STATES, (0.0, 1.0, 2.0), strict=True):
         at = metrics.interpolate(run.log_likelihoods, run.steps, _last(run, multiple))
         if np.isfinite(at).all():
-            members = neighbours.likelihood_ratio_score(log_likelihoods=at, inside=inside, outside=outside)
-            both = {"positives": members, "negatives": np.ravel(non_members)}
+            populations = {"inside": inside.to_numpy(), "outside": outside.to_numpy()}
+            members = neighbours.likelihood_ratio_score(log_likelihoods=at, **populations)
+            both = {"positives": members, "negatives": non_members}
             rows.append((state, abs(neighbours.auc(**both) - 0.5), neighbours.tpr_at_fpr(**both)))
     return pd.DataFrame(rows, columns=names)
 
 
-def membership_of_outsiders(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
-    """The same attack on each model that never held the set, as if it were in question: what chance gives.
+def membership_of_out_models(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
+    """The same attack on each out-model of a set, as if it were in question: what it gives where nothing was learnt.
 
-    Models differ in more than this set, so that |AUC − 0.5| of one model is not near zero by chance.
+    Models differ in more than one set, so that |AUC − 0.5| of a single model is not near zero by chance.
 
     Returns:
-        model, state (OUT), distance, tpr; no row with fewer than two models that hold the set, or four that do not.
+        model, state (OUT), distance, tpr, as `membership`; no row with fewer than two in-models or four out-models.
     """
     table, ids = study.references[trained_with], study.members(forget_set)
     inside, outside = (
@@ -239,19 +234,50 @@ def membership_of_outsiders(study: Study, trained_with: str, forget_set: str) ->
     names = ["model", "state", "distance", "tpr"]
     if len(inside) < 2 or len(outside) < 4:
         return pd.DataFrame(columns=names)
-    scores = {
-        m: neighbours.likelihood_ratio_score(
+    scores, rows = _left_out(inside, outside), []
+    for i, model in enumerate(outside.index):
+        both = {"positives": scores[i], "negatives": np.concatenate(scores[:i] + scores[i + 1 :])}
+        rows.append((model, OUT, abs(neighbours.auc(**both) - 0.5), neighbours.tpr_at_fpr(**both)))
+    return pd.DataFrame(rows, columns=names)
+
+
+def _left_out(inside: pd.DataFrame, outside: pd.DataFrame) -> list[Array]:
+    """(n,) likelihood-ratio scores of each out-model, itself left out of the population (frames: model × example)."""
+    return [
+        neighbours.likelihood_ratio_score(
             log_likelihoods=outside.loc[m].to_numpy(),
             inside=inside.to_numpy(),
             outside=outside.drop(index=m).to_numpy(),
         )
         for m in outside.index
-    }
-    rows = []
-    for model, own in scores.items():
-        both = {"positives": own, "negatives": np.concatenate([s for m, s in scores.items() if m != model])}
-        rows.append((model, OUT, abs(neighbours.auc(**both) - 0.5), neighbours.tpr_at_fpr(**both)))
-    return pd.DataFrame(rows, columns=names)
+    ]
+
+
+def membership_table(study: Study) -> pd.DataFrame:
+    """The attack on every in-model, and on the out-models of each set under every arm: arm, forget_set, model, …"""
+    runs = study.select()
+    trained = {(run.arm, run.forget_set): run.trained_with for run in runs}
+    out = [
+        membership_of_out_models(study, opt, name).assign(arm=arm, forget_set=name)
+        for (arm, name), opt in trained.items()
+    ]
+    return pd.concat([table_of(runs, [membership(study, run) for run in runs]), *out], ignore_index=True)
+
+
+def stand_in_errors(stand_ins: pd.DataFrame) -> pd.DataFrame:
+    """How far from k* each reading stops, over the runs in which every reading stops.
+
+    Args:
+        stand_ins: the rows of `stand_in` under arm, forget_set, model.
+
+    Returns:
+        by reading: error (mean |steps off|), runs (compared), missed (runs in which this one did not stop); a reading
+        that was never to be had is left out.
+    """
+    off = stand_ins.pivot(index=["arm", "forget_set", "model"], columns="reading", values="steps_off").abs()
+    off = off.dropna(axis=1, how="all")
+    every = off.dropna()
+    return pd.DataFrame({"error": every.mean(), "runs": len(every), "missed": off.isna().sum()})
 
 
 def _last(run: Run, multiple: float) -> float:

@@ -24,6 +24,13 @@ def followed_at(scored: ArrayLike, steps: ArrayLike) -> Array:
     """Whether each of `steps` lies between two scored steps no further apart than the first two, or on one.
 
     A run is followed to 1.5 k* and scored once more, at 2 k*: what lies between was not measured.
+
+    Args:
+        scored: (states,) whole steps, ascending, at least one.
+        steps: (n,) or a number, steps, fractions too; NaN is not followed.
+
+    Returns:
+        (n,) of bool.
     """
     scored, steps = np.asarray(scored, dtype=float), np.asarray(steps, dtype=float)
     last = len(scored) - 1
