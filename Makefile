@@ -30,34 +30,34 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 doctor: env  ## what is wrong with this machine, in words
-	@python -m unlearning.pipeline.doctor
+	@python -m tools.doctor
 
 plan: env  ## what a full run will do, and how long that took before
-	@python -m unlearning.pipeline.plan
+	@python -m tools.plan
 
 repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
-	@python -m unlearning.pipeline.doctor
-	@python -m unlearning.pipeline.settings
-	@python -m unlearning.pipeline.plan
+	@python -m tools.doctor
+	@python -m tools.settings
+	@python -m tools.plan
 	dvc repro
-	@python -m unlearning.pipeline.readme
+	@python -m tools.readme
 
 figures: env  ## run the reading stages again: figures, tables, verdicts from the committed tables; minutes
-	@python -m unlearning.pipeline.doctor >/dev/null
+	@python -m tools.doctor >/dev/null
 	dvc repro -f -s $(READING)
 
 rerun: env  ## make rerun STAGE=train@adamw: rerun one stage from its inputs, then compare
 	@test -n "$(STAGE)" || { echo "which stage? make rerun STAGE=base (dvc stage list names them)"; exit 1; }
-	@python -m unlearning.pipeline.rerun $(STAGE)
+	@python -m tools.rerun $(STAGE)
 
 readme: env  ## fill the README's tables from the results that lie here
-	@python -m unlearning.pipeline.readme
+	@python -m tools.readme
 
 compare: env  ## are verdicts and numbers those of the last commit, within stated tolerances?
-	@python -m unlearning.pipeline.compare
+	@python -m tools.compare
 
 verify: env  ## does every committed result come from the committed code, settings and inputs (hashes)?
-	@python -m unlearning.pipeline.verify
+	@python -m tools.verify
 
 test: env  ## all tests, the whole pipeline at toy size among them; two files at a time
 	python -m pytest -n 2 --dist loadfile
@@ -77,7 +77,7 @@ lint: env  ## ruff: code and notebooks checked, code formatted
 	ruff format --check src tests benchmarks
 
 speed: env  ## time the reference matrix product and keep it in results/runs/machine.json
-	@python -m unlearning.pipeline.doctor --speed
+	@python -m tools.doctor --speed
 
 bench: env  ## how fast, beside other ways to do the same (benchmarks/README.md); needs an idle machine
 	@test -d data/corpus || dvc repro -q forget_sets

@@ -10,8 +10,8 @@ from benchmarks import ours, peers
 from benchmarks.clock import Span, timed
 from benchmarks.processes import Job
 from benchmarks.workloads import SEED, Workload, tokens
-from unlearning.pipeline.doctor import reference_gflops
-from unlearning.scoring import bleu, score
+from tools.doctor import reference_gflops
+from unlearning.measure.scoring import bleu, score
 
 WORDS_50K = 50_000  # a vocabulary of the size that multilingual and large models have
 MATMUL = 2048  # n of the n x n product that stands for the machine's peak

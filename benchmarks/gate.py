@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from benchmarks import ours, peers
 from benchmarks.workloads import Workload
-from unlearning import models
-from unlearning.scoring import bleu, score
+from unlearning.measure import models
+from unlearning.measure.scoring import bleu, score
 
 TOLERANCE = 1e-5
 STEPS, ASCENT_STEPS = (1, 5, 20), (0, 1, 5)

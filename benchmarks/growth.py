@@ -14,8 +14,8 @@ from benchmarks.exponents import exponents
 from benchmarks.growth_cases import FACTORS, Factor
 from benchmarks.processes import crews
 from unlearning.data.groups import StudyData
-from unlearning.pipeline import plan, settings
-from unlearning.reading import plots
+from tools import plan, settings
+from paper import plots
 
 
 def measure(folder: Path, factors: Sequence[Factor], *, repeats: int) -> pd.DataFrame:

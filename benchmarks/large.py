@@ -18,12 +18,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks import command, report
 from benchmarks.clock import now
-from unlearning.ascent import ascend
+from unlearning.measure.ascent import ascend
 from unlearning.errors import StudyError
-from unlearning.models import Encoded
-from unlearning.optimizers import make_optimizer
-from unlearning.scoring import prepare, score
-from unlearning.training import fit
+from unlearning.measure.models import Encoded
+from unlearning.measure.optimizers import make_optimizer
+from unlearning.measure.scoring import prepare, score
+from unlearning.measure.training import fit
 
 LLAMA = {
     "hidden_size": 2048,

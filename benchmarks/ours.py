@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from benchmarks.workloads import Workload, tokens
-from unlearning.ascent import State, ascend
+from unlearning.measure.ascent import State, ascend
 from unlearning.data.groups import Group
-from unlearning.models import collate, token_log_likelihoods
-from unlearning.optimizers import make_optimizer
-from unlearning.scoring import prepare, score
-from unlearning.training import fit
-from unlearning.trajectory import ascent_updates
+from unlearning.measure.models import collate, token_log_likelihoods
+from unlearning.measure.optimizers import make_optimizer
+from unlearning.measure.scoring import prepare, score
+from unlearning.measure.training import fit
+from unlearning.measure.trajectory import ascent_updates
 
 
 def train(

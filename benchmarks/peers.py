@@ -21,7 +21,7 @@ from transformers import (
 
 from benchmarks.clock import Span, now
 from benchmarks.workloads import Workload
-from unlearning.models import Encoded
+from unlearning.measure.models import Encoded
 
 IGNORED = -100  # the label that Hugging Face's losses leave out
 AT_ONCE = 64  # examples a batch of the peers' scoring, where an arm does not say otherwise

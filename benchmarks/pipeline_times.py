@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks import command, report
 from unlearning.errors import StudyError
-from unlearning.pipeline import plan
+from tools import plan
 
 STAGE = "claims"
 

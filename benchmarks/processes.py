@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.clock import Span, together
-from unlearning.pipeline.run_notebook import ENVIRONMENT, OFFLINE, ONE_INSTRUCTION_SET
+from tools.run import ENVIRONMENT, OFFLINE, ONE_INSTRUCTION_SET
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

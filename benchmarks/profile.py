@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import command, ours, report, workloads
 from benchmarks.clock import now
-from unlearning.scoring import score
+from unlearning.measure.scoring import score
 
 EXAMPLES, STEPS = 600, 4  # enough for a profile
 LEAST = 0.01  # operators with a smaller share of the time are added up

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 
 from benchmarks.arms import ARMS, UNITS
-from unlearning.pipeline.doctor import machine
-from unlearning.reading import plots
+from tools.doctor import machine
+from paper import plots
 
 TITLES = {
     "training": "training, real tokens",

@@ -13,8 +13,8 @@ import torch
 from benchmarks import command, gate, ours, report, targets, workloads
 from benchmarks.arms import ARMS, INTERLEAVED, UNITS, Arm, bfloat16_pays
 from benchmarks.processes import crews
-from unlearning import models
-from unlearning.pipeline import settings
+from unlearning.measure import models
+from tools import settings
 
 
 def time_arms(folder: Path, arms: Sequence[Arm], *, repeats: int) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from unlearning.design import assign_columns
+from unlearning.data.design import assign_columns
 from unlearning.errors import StudyError
 
 PEAK_ASKED = 0.5  # of the matmul rate of the same dtype and threads

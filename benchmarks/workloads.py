@@ -18,11 +18,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from unlearning.data.groups import StudyData
 from unlearning.errors import StudyError
-from unlearning.models import Encoded, load_model, new_t5, save_model
-from unlearning.optimizers import make_optimizer
-from unlearning.pipeline import settings
-from unlearning.scoring import example_lengths
-from unlearning.training import epoch_batches, fit
+from unlearning.measure.models import Encoded, load_model, new_t5, save_model
+from unlearning.measure.optimizers import make_optimizer
+from tools import settings
+from unlearning.measure.scoring import example_lengths
+from unlearning.measure.training import epoch_batches, fit
 
 disable_progress_bar()
 

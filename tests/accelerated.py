@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 
 from tests.tiny import encoder_decoder, examples
-from unlearning.models import save_model
-from unlearning.optimizers import make_optimizer
-from unlearning.training import fit
+from unlearning.measure.models import save_model
+from unlearning.measure.optimizers import make_optimizer
+from unlearning.measure.training import fit
 
 
 def main(out: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import copies
-from unlearning.pipeline.doctor import mend
+from tools.doctor import mend
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Tasks for the tests of unlearning.pipeline.tasks: processes of the pool have to be able to import them."""
+"""Tasks for the tests of tools.tasks: processes of the pool have to be able to import them."""
 
 import os
 import signal

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.tiny import FAMILIES, encoder_decoder, examples
-from unlearning.ascent import ascend, ascent_loss
+from unlearning.measure.ascent import ascend, ascent_loss
 from unlearning.data.groups import Group
-from unlearning.models import collate, token_log_likelihoods
-from unlearning.optimizers import load_state, make_optimizer, save_state, update_statistics
-from unlearning.scoring import prepare, score
-from unlearning.trajectory import Probes, ascent_updates, follow
+from unlearning.measure.models import collate, token_log_likelihoods
+from unlearning.measure.optimizers import load_state, make_optimizer, save_state, update_statistics
+from unlearning.measure.scoring import prepare, score
+from unlearning.measure.trajectory import Probes, ascent_updates, follow
 
 METHODS = {
     "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0},

@@ -82,7 +82,7 @@ def test_the_gate_sees_an_arm_that_clips_otherwise_and_then_nothing_is_timed(tmp
 
 
 def test_the_gate_sees_logits_of_more_positions_than_allowed(work, monkeypatch):
-    monkeypatch.setattr("unlearning.models.LOGITS", 10 * work.new_model().config.vocab_size)
+    monkeypatch.setattr("unlearning.measure.models.LOGITS", 10 * work.new_model().config.vocab_size)
     assert gate.projection(work)["equal"].all()
     monkeypatch.setattr(ours, "largest_projection", lambda work: 11)
     assert not gate.projection(work)["equal"].any()

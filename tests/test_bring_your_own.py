@@ -8,7 +8,7 @@ import pytest
 
 from tests import copies
 from tests.test_checkpoint import save
-from unlearning.models import load_model
+from unlearning.measure.models import load_model
 
 EDITS = {
     "corpus": {"name": "jsonl", "path": "own/corpus/mine.jsonl", "limit": None},

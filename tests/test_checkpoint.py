@@ -12,8 +12,8 @@ from tests.tiny import VOCABULARY, examples
 from unlearning.data import checkpoint
 from unlearning.data.corpus import train_tokenizer
 from unlearning.errors import StudyError
-from unlearning.models import load_model
-from unlearning.scoring import score
+from unlearning.measure.models import load_model
+from unlearning.measure.scoring import score
 
 SPECIAL = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "decoder_start_token_id": 0}
 SIZES = {

@@ -15,7 +15,7 @@ import pytest
 from tests import copies, task_functions
 from tests.conftest import digests
 from unlearning.errors import StudyError
-from unlearning.pipeline.tasks import SECONDS, run_tasks
+from tools.tasks import SECONDS, run_tasks
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 pytestmark = pytest.mark.slow
@@ -134,7 +134,7 @@ def test_a_killed_or_interrupted_run_leaves_no_task_at_work_on_the_cluster(tmp_p
     marker = tmp_path / "marker"
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a background job
-        "from tests import task_functions; from unlearning.pipeline.tasks import run_tasks\n"
+        "from tests import task_functions; from tools.tasks import run_tasks\n"
         f"run_tasks(task_functions.slow, [dict(number=1, marker={str(marker)!r})], "
         f"scratch={str(tmp_path / 's')!r}, key=1)\n"
     )

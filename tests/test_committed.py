@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests import copies
-from unlearning.pipeline import run_notebook
+from tools import run
 
 ROOT = copies.ROOT
 

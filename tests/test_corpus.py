@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from unlearning.data import corpus as data
 from unlearning.data import overlap
 from unlearning.errors import StudyError
-from unlearning.pipeline.settings import load
+from tools.settings import load
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = load(ROOT / "params.yaml")

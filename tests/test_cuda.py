@@ -15,13 +15,13 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import FAMILIES, T5, encoder_decoder, examples
-from unlearning.ascent import ascend
-from unlearning.optimizers import load_state, make_optimizer, save_state, update_statistics
-from unlearning.pipeline.ascent_jobs import unlearn_model
-from unlearning.pipeline.tasks import run_tasks
-from unlearning.pipeline.train_jobs import train_model
-from unlearning.scoring import bleu, prepare, score
-from unlearning.training import fit
+from unlearning.measure.ascent import ascend
+from unlearning.measure.optimizers import load_state, make_optimizer, save_state, update_statistics
+from unlearning.measure.ascent_jobs import unlearn_model
+from tools.tasks import run_tasks
+from unlearning.measure.train_jobs import train_model
+from unlearning.measure.scoring import bleu, prepare, score
+from unlearning.measure.training import fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine")
 

@@ -5,7 +5,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
-from unlearning.design import BASE, aliases, assign_columns, design_table
+from unlearning.data.design import BASE, aliases, assign_columns, design_table
 from unlearning.errors import StudyError
 
 NINE = {

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests import copies
-from unlearning.pipeline import compare, doctor
+from tools import compare, doctor
 
 ROOT = copies.ROOT
 NAMES = {

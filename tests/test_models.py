@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.tiny import FAMILIES, decoder_only, encoder_decoder, examples
-from unlearning import models
-from unlearning.models import collate, load_model, save_model, sum_by_example, target_states, token_log_likelihoods
-from unlearning.scoring import log_likelihoods, prepare, score
+from unlearning.measure import models
+from unlearning.measure.models import collate, load_model, save_model, sum_by_example, target_states, token_log_likelihoods
+from unlearning.measure.scoring import log_likelihoods, prepare, score
 
 
 @pytest.fixture(params=sorted(FAMILIES))

@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 from tests import copies
 from tests.conftest import SmokeRun, digests
-from unlearning.pipeline import ascent_jobs, run_notebook, stages, train_jobs, verify
+from unlearning.measure import ascent_jobs, train_jobs
+from tools import run, stages, verify
 
 ROOT = copies.ROOT
 SOURCES = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -46,7 +47,7 @@ def groups():
 
 def source_and_extras(stage):
     words = all_stages()[stage].cmd.split()
-    assert words[:3] == ["python", "-m", "unlearning.pipeline.run_notebook"]
+    assert words[:3] == ["python", "-m", "tools.run"]
     return ROOT / words[3], dict(w.split("=", 1) for w in words[5:])
 
 
@@ -218,9 +219,9 @@ def test_a_second_run_of_the_pipeline_does_nothing(smoke: SmokeRun):
 
 @pytest.mark.slow
 def test_results_of_the_toy_run_follow_from_its_code_settings_and_inputs(smoke: SmokeRun):
-    verified = copies.module(smoke.root, "unlearning.pipeline.verify")
+    verified = copies.module(smoke.root, "tools.verify")
     assert verified.returncode == 0, verified.stdout
-    compared = copies.module(smoke.root, "unlearning.pipeline.compare")
+    compared = copies.module(smoke.root, "tools.compare")
     assert compared.returncode == 0 and "0 outside" in compared.stdout, compared.stdout + compared.stderr
 
 
@@ -248,7 +249,7 @@ def _kill_after_the_first_model(root: Path, stage: str) -> None:
     while not any(p.name[0] != "." for p in (root / "scratch/models").glob("*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     tree = psutil.Process(running.pid).children(recursive=True)
-    runners = [p for p in tree if "unlearning.pipeline.run_notebook" in p.cmdline()]
+    runners = [p for p in tree if "tools.run" in p.cmdline()]
     for process in (psutil.Process(running.pid), *runners):
         process.kill()
     running.wait()
@@ -274,7 +275,7 @@ def test_bad_input_is_one_message_and_overwrites_nothing(smoke: SmokeRun, tmp_pa
     study = tmp_path / "study"
     shutil.copytree(smoke.root, study, symlinks=True)
     shutil.rmtree(study / ".git")  # from a commit alone, nothing could be put back
-    assert copies.module(study, "unlearning.pipeline.doctor").returncode == 0
+    assert copies.module(study, "tools.doctor").returncode == 0
     (study / OWN).write_text('{"id": "a", "source": "x", "target": 3}\n')
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load((study / "params.yaml").read_text())
@@ -290,9 +291,9 @@ def test_bad_input_is_one_message_and_overwrites_nothing(smoke: SmokeRun, tmp_pa
 @pytest.mark.slow
 def test_on_a_fresh_clone_a_stage_is_rerun_with_its_missing_inputs_and_compared(smoke: SmokeRun, tmp_path):
     clone = _clone(smoke.root, tmp_path / "clone")
-    assert copies.module(clone, "unlearning.pipeline.verify").returncode == 0
+    assert copies.module(clone, "tools.verify").returncode == 0
     assert not (clone / "data/corpus").exists()
-    ran = copies.module(clone, "unlearning.pipeline.rerun", "forget_sets")
+    ran = copies.module(clone, "tools.rerun", "forget_sets")
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     assert "runs: corpus, forget_sets" in ran.stdout and "0 outside" in ran.stdout
 
@@ -305,7 +306,7 @@ def test_a_failing_rerun_puts_the_committed_results_back(smoke: SmokeRun, tmp_pa
     notebook.cells[-1] = nbformat.v4.new_code_cell("1 / 0")
     nbformat.write(notebook, path)
     before = digests(clone, "results/tables", "results/notebooks", "figures")
-    ran = copies.module(clone, "unlearning.pipeline.rerun", "claims")
+    ran = copies.module(clone, "tools.rerun", "claims")
     assert ran.returncode == 1 and "back in place" in ran.stderr
     assert digests(clone, "results/tables", "results/notebooks", "figures") == before
 
@@ -323,7 +324,7 @@ def test_figures_are_redrawn_on_a_fresh_clone_without_data_or_models(smoke: Smok
 def test_an_archive_without_git_is_made_to_work(smoke: SmokeRun, tmp_path):
     archive = _clone(smoke.root, tmp_path / "archive")
     shutil.rmtree(archive / ".git")
-    assert "no .git" in copies.module(archive, "unlearning.pipeline.doctor").stdout
+    assert "no .git" in copies.module(archive, "tools.doctor").stdout
     ran = copies.dvc(archive, "repro", "-s", "claims")
     assert ran.returncode == 0, ran.stderr[-2000:]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearning.reading import figures_claims, plots, plots_study
+from paper import figures_claims, plots, plots_study
 
 SETS = ["ind-a", "ind-b", "ind-x4", "ind-x16", "ood-canary-a", "ood-canary-b"]
 SETS += ["ood-secret-x1", "ood-secret-x4", "ood-secret-x16"]

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from tests.fake_study import FakeStudy, smoke
-from unlearning.reading import controls, figures, figures_unlearning, learning, panels, plots, readings, study
+from paper import controls, figures, figures_unlearning, learning, panels, plots, readings, study
 
 
 @pytest.fixture(scope="module")

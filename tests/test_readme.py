@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 from tests.test_checkpoint import save
 from unlearning.data import checkpoint, corpus
 from unlearning.data.forget_sets import read_own
-from unlearning.design import assign_columns
+from unlearning.data.design import assign_columns
 from unlearning.errors import StudyError
-from unlearning.pipeline import readme, readme_parts, settings
-from unlearning.reading.summaries import RUN_UNITS
+from tools import readme, readme_parts, settings
+from paper.summaries import RUN_UNITS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -290,7 +290,7 @@ def test_the_example_corpus_is_read_in_groups(tmp_path, monkeypatch):
 
 
 def test_the_example_model_is_larger_and_the_default_is_as_large_as_is_said(tmp_path):
-    from unlearning.models import new_t5
+    from unlearning.measure.models import new_t5
 
     sizes = []
     for found in (settings.load(ROOT / "params.yaml"), edited(tmp_path, example("model: edit"))):

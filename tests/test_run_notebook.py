@@ -12,8 +12,8 @@ import pytest
 from nbformat import v4
 
 from tests import copies
-from unlearning.pipeline import run_notebook, stages
-from unlearning.pipeline.normalise import normalise
+from tools import run, stages
+from tools.normalise import normalise
 
 PARAMS = "seed: 3\nblock: {rate: 1.0e-4, path: null}\narms: {x: {method: a}, y: {method: b}}\n"
 DVC = """
@@ -267,7 +267,7 @@ def test_a_bad_settings_file_stops_the_command_before_anything_is_written(tmp_pa
     copies.copy_repository(tmp_path)
     text = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("seed:", "sed:", 1))
-    command = [sys.executable, "-m", "unlearning.pipeline.run_notebook", "notebooks/01_corpus.ipynb", "out.ipynb"]
+    command = [sys.executable, "-m", "tools.run", "notebooks/01_corpus.ipynb", "out.ipynb"]
     env = copies.environment(tmp_path, DVC_STAGE="corpus")
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 1 and "Traceback" not in ran.stderr

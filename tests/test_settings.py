@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from unlearning.errors import StudyError
-from unlearning.pipeline import mistakes
-from unlearning.pipeline.schema import Pretrained
-from unlearning.pipeline.settings import check_own_files, load
-from unlearning.reading.study import OTHER_RATES
+from tools import mistakes
+from tools.schema import Pretrained
+from tools.settings import check_own_files, load
+from paper.study import OTHER_RATES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -184,7 +184,7 @@ def test_a_missing_file_is_told_without_a_traceback(tmp_path):
 
 
 def run(path: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "unlearning.pipeline.settings", str(path)]
+    command = [sys.executable, "-m", "tools.settings", str(path)]
     return subprocess.run(command, capture_output=True, text=True, cwd=path.parent, check=False)
 
 

@@ -10,12 +10,12 @@ import pytest
 from scipy import stats
 
 from tests.fake_study import ARMS, NINE_SETS, FakeStudy, smoke
-from unlearning import metrics
-from unlearning.effects import main_effects
-from unlearning.reading import panels, rates, readings, summaries, verdicts
-from unlearning.reading.claims import claims_table
-from unlearning.reading.questions import COLUMNS, Question, decide, make_row
-from unlearning.reading.study import followed_at, load
+from unlearning.core import genex
+from unlearning.core.effects import main_effects
+from paper import panels, rates, readings, summaries, verdicts
+from paper.claims import claims_table
+from paper.questions import COLUMNS, Question, decide, make_row
+from paper.study import followed_at, load
 
 DELTA = {"C1_auc": 0.95, "C1_outside": 0.10, "C2_share_of_k_star": 0.05, "C3_nats_per_token": 0.05,
          "C4_nats_per_token": 0.05, "C5_rho": 0.1, "C6_rho": 0.1, "identifiable_rho": 0.8}  # fmt: skip
@@ -77,7 +77,7 @@ def test_a_runs_exposure_is_its_likelihood_minus_the_prediction_without_the_set(
 
 def test_the_steps_to_forget_are_where_the_mean_exposure_crosses_zero(study):
     for run in study.select(arm="adamw"):
-        assert metrics.interpolate(run.exposure.mean(axis=1), run.steps, run.k_star) == pytest.approx(0, abs=1e-9)
+        assert performance.interpolate(run.exposure.mean(axis=1), run.steps, run.k_star) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_state_that_was_scored_twice_counts_once(fake, tmp_path):
@@ -128,7 +128,7 @@ def test_what_was_not_measured_between_the_last_states_is_not_made_up(study):
 def test_share_inside_exposed_and_below_add_up(study):
     run = study.runs[0]
     found = summaries.spread_at(run, run.k_star)
-    g = metrics.interpolate(run.exposure, run.steps, run.k_star)
+    g = performance.interpolate(run.exposure, run.steps, run.k_star)
     assert found["share_inside"] + found["share_exposed"] + np.mean(g < -run.floor) == pytest.approx(1)
     assert found["rms"] == pytest.approx(np.sqrt(np.mean(g**2)))
 
@@ -188,7 +188,7 @@ def test_memorization_by_example_is_what_models_that_hold_it_have_over_those_tha
 def test_the_rate_is_nats_per_token_and_step_over_the_first_half(study):
     run = study.runs[0]
     half = run.k_star / 2
-    expected = (run.log_likelihoods[0] - metrics.interpolate(run.log_likelihoods, run.steps, half)) / run.n_tokens
+    expected = (run.log_likelihoods[0] - performance.interpolate(run.log_likelihoods, run.steps, half)) / run.n_tokens
     np.testing.assert_allclose(rates.rate(run), expected / half)
 
 
@@ -312,7 +312,7 @@ def test_as_many_nats_from_the_start_take_the_ood_steps_to_their_level_against_a
         pair = [study.select(arm="adamw", forget_set=name) for name in ("ind-a", "ood-canary-a")]
         curves = [next(r.exposure.mean(axis=1) for r in runs if r.model == model) for runs in pair]
         least = min(curve[0] for curve in curves)
-        passed = [metrics.steps_to_forget(curve - curve[0] + least, np.arange(len(curve))) for curve in curves]
+        passed = [genex.steps_to_forget(curve - curve[0] + least, np.arange(len(curve))) for curve in curves]
         by_hand.append(passed[1] - passed[0])
     assert rows["n"].item() == len(by_hand) == 4
     assert rows["estimate"].item() == pytest.approx(np.mean(by_hand))
@@ -404,7 +404,7 @@ def test_exposure_at_the_start_has_the_interval_of_the_regression_that_makes_the
     assert row["high"] - row["estimate"] == pytest.approx(half)
     runs = study.select(arm="adamw", forget_set="ind-a")
     assert row["estimate"] == pytest.approx(np.mean([r.exposure[0].mean() for r in runs]))  # the runs share the effect
-    per_step = np.mean([metrics.interpolate(r.exposure.mean(axis=1), r.steps, r.k_star - 1) for r in runs])
+    per_step = np.mean([performance.interpolate(r.exposure.mean(axis=1), r.steps, r.k_star - 1) for r in runs])
     one_side = half / np.sqrt(2)  # of in minus out, the reference is one side
     assert start.loc["k_star_reference", "estimate"] == pytest.approx(one_side / per_step)
 

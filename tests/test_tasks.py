@@ -10,7 +10,7 @@ import pytest
 
 from tests import copies, task_functions
 from unlearning.errors import StudyError
-from unlearning.pipeline.tasks import default_workers, hash_files, run_tasks, source_hash
+from tools.tasks import default_workers, hash_files, run_tasks, source_hash
 
 
 def run_squares(tmp_path, numbers, *, key="k", workers=2):
@@ -149,7 +149,7 @@ def test_a_killed_or_interrupted_run_leaves_no_process_at_work(tmp_path, sent):
     marker = tmp_path / "marker"
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a background job
-        "from tests import task_functions; from unlearning.pipeline.tasks import run_tasks\n"
+        "from tests import task_functions; from tools.tasks import run_tasks\n"
         f"run_tasks(task_functions.slow, [dict(number=1, marker={str(marker)!r})], "
         f"scratch={str(tmp_path / 's')!r}, key=1, workers=1)\n"
     )
@@ -200,5 +200,5 @@ def test_hashing_what_is_not_there_names_it_and_the_mend(tmp_path):
 
 
 def test_the_hash_of_sources_does_not_depend_on_their_order():
-    names = ["unlearning.pipeline.tasks", "unlearning.errors"]
+    names = ["tools.tasks", "unlearning.errors"]
     assert source_hash(*names) == source_hash(*reversed(names))

@@ -11,10 +11,10 @@ import torch
 
 from tests import copies
 from tests.tiny import encoder_decoder, examples
-from unlearning.models import load_model
-from unlearning.optimizers import make_optimizer
-from unlearning.scoring import example_lengths, score
-from unlearning.training import epoch_batches, fit, learning_rate_factor
+from unlearning.measure.models import load_model
+from unlearning.measure.optimizers import make_optimizer
+from unlearning.measure.scoring import example_lengths, score
+from unlearning.measure.training import epoch_batches, fit, learning_rate_factor
 
 ADAMW = {"learning_rate": 3e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
 LOOP = {

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from unlearning.models import Encoded, new_t5
+from unlearning.measure.models import Encoded, new_t5
 
 VOCABULARY = 50
 T5 = {

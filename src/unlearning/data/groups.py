@@ -9,7 +9,7 @@ import pandas as pd
 from datasets import load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from unlearning.models import Encoded, encode
+from unlearning.measure.models import Encoded, encode
 
 SPLITS = ("public", "core", "heldout", "validation")
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 if TYPE_CHECKING:  # notebooks write tables without loading torch
     from unlearning.data.groups import Group
-    from unlearning.scoring import Scores
+    from unlearning.measure.scoring import Scores
 
 KEYS = ("track", "trained_with", "model", "forget_set", "method", "role", "step")
 CATEGORIES = ("track", "trained_with", "forget_set", "method", "role", "example_id", "split")

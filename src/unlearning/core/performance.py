@@ -1,0 +1,52 @@
+"""What forgetting costs: performance lost, at the steps at which it was measured."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Array = np.ndarray
+
+
+def performance_lost(*, unlearned: Array, reference: Array) -> Array:
+    """performance(reference) − performance(unlearned), in the unit of the input; positive means damage."""
+    return np.asarray(reference, dtype=float) - np.asarray(unlearned, dtype=float)
+
+
+def interpolate(values: Array, steps: Array, at: float) -> Array | float:
+    """Value at a fractional step, linear between its neighbours; NaN outside the steps or where `at` is NaN.
+
+    Args:
+        values: (steps, ...) any unit; rows with NaN are not bridged.
+        steps: (steps,) increasing.
+        at: a step, whole or not.
+    """
+    values, steps = np.asarray(values, dtype=float), np.asarray(steps, dtype=float)
+    nothing = np.full(values.shape[1:], np.nan)
+    if not (len(steps) and steps[0] <= at <= steps[-1]):
+        return nothing if values.ndim > 1 else float("nan")
+    after = int(np.searchsorted(steps, at))
+    if steps[after] == at:
+        result = values[after]
+    else:
+        weight = (at - steps[after - 1]) / (steps[after] - steps[after - 1])
+        result = (1 - weight) * values[after - 1] + weight * values[after]
+    return result if values.ndim > 1 else float(result)
+
+
+def followed_at(scored: ArrayLike, steps: ArrayLike) -> Array:
+    """Whether each of `steps` lies between two scored steps no further apart than the first two, or on one.
+
+    A run is followed to 1.5 k* and scored once more, at 2 k*: what lies between was not measured.
+
+    Args:
+        scored: (states,) whole steps, ascending, at least one.
+        steps: (n,) or a number, steps, fractions too; NaN is not followed.
+
+    Returns:
+        (n,) of bool.
+    """
+    scored, steps = np.asarray(scored, dtype=float), np.asarray(steps, dtype=float)
+    last = len(scored) - 1
+    below = scored[np.clip(np.searchsorted(scored, steps, side="right") - 1, 0, last)]
+    above = scored[np.clip(np.searchsorted(scored, steps), 0, last)]
+    usual = scored[1] - scored[0] if last else 0.0
+    return (below <= steps) & (steps <= above) & (above - below <= usual)

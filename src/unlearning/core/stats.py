@@ -1,0 +1,180 @@
+"""Intervals, tests and verdicts. The resampling unit is a model; nothing here pretends that examples are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over models with two-sided limits, in the unit of the values; NaN for fewer than two."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Student's interval of the mean over models; of a paired difference, give the differences.
+
+    Args:
+        values: (n_models,) one value a model; NaN are left out.
+        confidence: two-sided.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Interval(mean, np.nan, np.nan, 1)
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Interval(mean, float(mean - half), float(mean + half), len(values))
+
+
+def paired_t_interval(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Interval of the mean of a − b, (n_models,) each; pairs with a NaN are left out."""
+    return t_interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), confidence=confidence)
+
+
+def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
+    """Two-sided p of |mean| ≤ delta by t: below 1 − confidence just when the interval is beyond it."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return float("nan")
+    se, excess = values.std(ddof=1) / np.sqrt(len(values)), abs(values.mean()) - delta
+    if se == 0:
+        return 0.0 if excess > 0 else 1.0
+    return float(min(1.0, 2 * stats.t.sf(excess / se, len(values) - 1)))
+
+
+def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
+    """Exact two-sided p of a mean of zero (or of ±delta, the nearer) under all 2ⁿ flips of the signs.
+
+    Args:
+        values: (n_models,) differences, at most 20; NaN are left out.
+        delta: margin taken off on the side of the mean.
+
+    Raises:
+        ValueError: more than 20 values.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    n = len(values)
+    if n > 20:
+        raise ValueError(f"{n} values have 2^{n} sign flips; at most 20 are enumerated")
+    if n == 0:
+        return float("nan")
+    direction = np.sign(values.mean()) or 1.0
+    if abs(values.mean()) <= delta:
+        return 1.0
+    shifted = values - direction * delta
+    signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    sums = np.abs(signs @ shifted)
+    return float(np.mean(sums >= abs(shifted.sum()) * (1 - 1e-12)))
+
+
+def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
+    """Holm's adjusted p. A NaN (a test that could not be made) stays NaN and counts as a test all the same.
+
+    Args:
+        p_values: (n,) of the family.
+        n_tests: size of the family as it was planned; len(p_values) by default.
+
+    Source: Holm 1979.
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    n_tests = n_tests or len(p_values)
+    adjusted, largest = np.full(len(p_values), np.nan), 0.0
+    order = [i for i in np.argsort(p_values, kind="stable") if np.isfinite(p_values[i])]
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (n_tests - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | None = None) -> float:
+    """Spearman's ρ of a and b with the ranks of `given` regressed out; in [−1, 1], NaN where one is constant.
+
+    Args:
+        a: (n_examples,).
+        b: (n_examples,).
+        given: (n_examples,) or (n_examples, n_given); constant columns change nothing.
+    """
+    a, b = (np.asarray(v, dtype=float) for v in (a, b))
+    given = np.empty((len(a), 0)) if given is None else np.asarray(given, dtype=float).reshape(len(a), -1)
+    here = np.isfinite(a) & np.isfinite(b) & np.isfinite(given).all(axis=1)
+    if here.sum() < 3 + given.shape[1]:
+        return float("nan")
+    ranks = [stats.rankdata(column[here]) for column in (a, b, *given.T)]
+    others = np.column_stack([np.ones(here.sum()), *ranks[2:]])
+    x, y = (v - others @ np.linalg.lstsq(others, v, rcond=None)[0] for v in ranks[:2])
+    scale = np.linalg.norm(x) * np.linalg.norm(y)
+    smallest = 1e-8 * here.sum() ** 2  # what rounding leaves of a constant
+    return float(np.clip(x @ y / scale, -1, 1)) if scale > smallest else float("nan")
+
+
+def mean_correlation(correlations: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Mean of within-model correlations: Fisher's z, Student's interval over models, back to ρ."""
+    z = t_interval(fisher_z(correlations), confidence=confidence)
+    return Interval(float(np.tanh(z.estimate)), float(np.tanh(z.low)), float(np.tanh(z.high)), z.n)
+
+
+def fisher_z(correlation: ArrayLike) -> np.ndarray:
+    """atanh ρ, kept finite at ±1."""
+    return np.arctanh(np.clip(np.asarray(correlation, dtype=float), -1 + 1e-9, 1 - 1e-9))
+
+
+def verdict(interval: Interval, *, delta: float, direction: int) -> str:
+    """One of VERDICTS, or 'not computed' without limits.
+
+    Args:
+        interval: of the quantity.
+        delta: the smallest difference that counts, unit of the interval; ≥ 0.
+        direction: +1 supports upwards, −1 downwards, 0 either way ('affects').
+    """
+    low, high = interval.low, interval.high
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "not computed"
+    if low > delta:
+        return "contradicted" if direction < 0 else "supported"
+    if high < -delta:
+        return "contradicted" if direction > 0 else "supported"
+    return "equivalent" if low >= -delta and high <= delta else "inconclusive"
+
+
+@dataclass(frozen=True)
+class SignTest:
+    """Pairs whose difference has a known sign, and the exact two-sided binomial p."""
+
+    positive: int
+    negative: int
+    unknown: int
+    p: float
+
+
+def sign_test_by_bounds(*, a: ArrayLike, b: ArrayLike, a_censored: ArrayLike, b_censored: ArrayLike) -> SignTest:
+    """Sign test of a − b where a censored value is only a lower bound.
+
+    A pair counts where its bound decides: a censored at 200 against b = 30 is positive; two censored values,
+    or a censored value under the other, are unknown and left out, as ties are.
+
+    Args:
+        a: (n_pairs,) values or, where censored, lower bounds.
+        b: (n_pairs,) the same.
+        a_censored: (n_pairs,) bool.
+        b_censored: (n_pairs,) bool.
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    a_censored, b_censored = np.asarray(a_censored, dtype=bool), np.asarray(b_censored, dtype=bool)
+    positive = int(np.sum((a > b) & ~b_censored))
+    negative = int(np.sum((b > a) & ~a_censored))
+    known = positive + negative
+    p = float(stats.binomtest(positive, known).pvalue) if known else float("nan")
+    return SignTest(positive, negative, len(a) - known, p)
