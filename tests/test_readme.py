@@ -320,7 +320,7 @@ def test_the_example_pretrained_model_takes_the_place_of_the_configuration(tmp_p
     with (tmp_path / "params.yaml").open("w", encoding="utf-8") as stream:
         YAML_SAFE.dump(params, stream)
     found = settings.load(tmp_path / "params.yaml")
-    with pytest.raises(StudyError, match=r"no folder own/models/mine"):
+    with pytest.raises(StudyError, match="own/models/mine"):
         settings.check_own_files(found)
     save(tmp_path / "own/models/mine", "llama")
     settings.check_own_files(found)
