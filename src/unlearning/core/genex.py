@@ -24,8 +24,8 @@ def generalized_exposure(*, unlearned: Array, reference: Array, estimator: str =
     Zero: in likelihood, unlearning is indistinguishable from never having seen the example.
     Positive: still exposed. Negative: over-unlearned, which is as detectable. Swapping flips the sign.
 
-    log_mean:  log E[p_unlearned(x)] − log E[p_reference(x)], the definition, by log-mean-exp
-    mean_log:  E[ℓ_unlearned(x)] − E[ℓ_reference(x)], unbiased for any number of models; verdicts use it
+    The definition takes the mean of probabilities (log_mean); the mean of logs (mean_log) is unbiased for any number
+    of models, and verdicts use it.
 
     Args:
         unlearned: (..., n_models, n_examples) log-likelihoods of unlearned in-models, nats.
@@ -40,6 +40,8 @@ def generalized_exposure(*, unlearned: Array, reference: Array, estimator: str =
 
     Source: Baluta et al. 2024, generalized exposure.
     """
+    # log_mean:  g(x) = log E[p_unlearned(x)] − log E[p_reference(x)]
+    # mean_log:  g(x) = E[ℓ_unlearned(x)] − E[ℓ_reference(x)]
     return _expected(unlearned, estimator) - _expected(reference, estimator)
 
 
@@ -52,7 +54,7 @@ def _expected(log_likelihoods: Array, estimator: str) -> Array:
 
 
 def effective_models(log_likelihoods: Array) -> Array:
-    """How many models carry a log-mean-exp: (Σw)² / Σw² with w = p(x), from 1 (one decides) to n_models.
+    """How many models carry a log-mean-exp, from 1 (one decides) to n_models.
 
     Args:
         log_likelihoods: (..., n_models, n_examples), nats.
@@ -62,6 +64,7 @@ def effective_models(log_likelihoods: Array) -> Array:
 
     Source: Kish 1965, effective sample size.
     """
+    # (Σ w)² / Σ w² with w = p(x), in logarithms
     log_weights = np.asarray(log_likelihoods, dtype=float)
     total = special.logsumexp(log_weights, axis=-2)
     return np.exp(2 * total - special.logsumexp(2 * log_weights, axis=-2))
@@ -70,8 +73,7 @@ def effective_models(log_likelihoods: Array) -> Array:
 def shrunk_sd(sd: Array, *, df: int) -> tuple[Array, float]:
     """Per-example sd drawn towards the set's pooled value, as far as the spread of the variances warrants.
 
-    s̃² = (d₀ s₀² + d s²) / (d₀ + d), where the prior s₀², d₀ is fitted to the moments of log s² over the set;
-    equal true variances give d₀ = ∞, the pooled value for all.
+    Equal true variances give d₀ = ∞, the pooled value for all.
 
     Args:
         sd: (n_examples,) sample sd over models, nats.
@@ -82,6 +84,7 @@ def shrunk_sd(sd: Array, *, df: int) -> tuple[Array, float]:
 
     Source: Smyth 2004, empirical Bayes for many variances with few replicates, section 6.2.
     """
+    # s̃² = (d₀ s₀² + d s²) / (d₀ + d), the prior s₀², d₀ fitted to the moments of log s² over the set
     variance = np.asarray(sd, dtype=float) ** 2
     positive = variance[variance > 0]
     if len(positive) < 3:
@@ -109,7 +112,7 @@ def _inverse_trigamma(value: float) -> float:
 def noise_floor(
     *, reference_sd: Array, n_unlearned: int, n_reference: int, confidence: float = 0.95, shrink: bool = True
 ) -> Array:
-    """Half-width of what a perfect unlearner's exposure may be by chance: t · s_x · √(1/K_unl + 1/K_ref).
+    """Half-width of what a perfect unlearner's exposure may be by chance.
 
     Args:
         reference_sd: (n_examples,) sample sd s_x over the reference models, nats.
@@ -120,11 +123,14 @@ def noise_floor(
 
     Returns:
         (n_examples,) half-width, nats; infinite where fewer than two references leave it unknown.
+
+    Source: this study; a prediction interval of normal theory.
     """
     if n_reference < 2:
         return np.full(np.shape(reference_sd), np.inf)
     df = n_reference - 1
     sd, df = shrunk_sd(reference_sd, df=df) if shrink else (np.asarray(reference_sd, dtype=float), float(df))
+    # t · s_x · √(1/K_unlearned + 1/K_reference)
     level = (1 + confidence) / 2
     quantile = stats.t.ppf(level, df) if np.isfinite(df) else stats.norm.ppf(level)
     return quantile * sd * np.sqrt(1 / n_unlearned + 1 / n_reference)
@@ -139,12 +145,17 @@ def instance_part(*, exposure: Array, generator_part: Array) -> Array:
 
     Returns:
         (..., n_examples), nats.
+
+    Source: this study.
     """
     return np.asarray(exposure) - np.asarray(generator_part)[..., None]
 
 
-def simultaneous_lower_limit(*, unlearned: Array, reference: Array, confidence: float = 0.95) -> Array:
-    """Lower limit of |GenEx(x)|, valid for all n examples at once: max(0, |d| − t(1 − α/2n) · se) by Welch.
+def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) -> float:
+    """The most exposed example of the set, surely: the largest lower limit of |GenEx(x)|, all n limits valid at once.
+
+    An estimate for likelihood events of the paper's ε, not a certificate. Compare it with the value that two
+    groups of references give.
 
     Args:
         unlearned: (n_unlearned, n_examples) log-likelihoods, nats.
@@ -152,27 +163,20 @@ def simultaneous_lower_limit(*, unlearned: Array, reference: Array, confidence: 
         confidence: of all n intervals together (Bonferroni).
 
     Returns:
-        (n_examples,) nats; NaN with fewer than two models on a side.
+        nats, zero or above; NaN with fewer than two models on a side.
+
+    Source: Welch 1947, for the limits; this study.
     """
     (k_u, n), k_r = np.shape(unlearned), len(reference)
     if min(k_u, k_r) < 2:
-        return np.full(n, np.nan)
+        return float("nan")
+    # max over x of max(0, |d| − t(1 − α/2n) · se), se and its degrees of freedom by Welch
     v_u, v_r = np.var(unlearned, axis=0, ddof=1) / k_u, np.var(reference, axis=0, ddof=1) / k_r
     spread = np.maximum(v_u**2 / (k_u - 1) + v_r**2 / (k_r - 1), np.finfo(float).tiny)
     df = np.maximum((v_u + v_r) ** 2 / spread, 1.0)
     quantile = stats.t.ppf(1 - (1 - confidence) / (2 * n), df)
     difference = np.abs(generalized_exposure(unlearned=unlearned, reference=reference, estimator="mean_log"))
-    return np.maximum(0.0, difference - quantile * np.sqrt(v_u + v_r))
-
-
-def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) -> float:
-    """The most exposed example of the set, surely: max over x of `simultaneous_lower_limit`, nats.
-
-    An estimate for likelihood events of the paper's ε, not a certificate. Compare it with the value that two
-    groups of references give.
-    """
-    limits = simultaneous_lower_limit(unlearned=unlearned, reference=reference, confidence=confidence)
-    return float(np.max(limits))
+    return float(np.max(np.maximum(0.0, difference - quantile * np.sqrt(v_u + v_r))))
 
 
 # --- one run: a model against what it would have been -----------------------------------------------------
@@ -181,8 +185,7 @@ def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) 
 def predicted_reference(log_likelihoods: Array, design: Array, *, model: int, column: int) -> Array:
     """What `model` would give, not trained on the set of `column`: its own row with that column at −1.
 
-    ℓ(x) is regressed on the design's columns (main effects, intercept), so that the model's company and base
-    count.
+    So the other sets that it holds, and its base, count.
 
     Args:
         log_likelihoods: (M, n) of all trained models, nats.
@@ -192,7 +195,10 @@ def predicted_reference(log_likelihoods: Array, design: Array, *, model: int, co
 
     Returns:
         (n,) nats.
+
+    Source: this study.
     """
+    # ℓ̂(x) = β_0(x) + Σ_c d_c β_c(x), d the model's row with d_column = −1
     fit = main_effects(log_likelihoods, design)
     row = np.array(design, dtype=float)[model]
     row[column] = -1.0
@@ -200,12 +206,18 @@ def predicted_reference(log_likelihoods: Array, design: Array, *, model: int, co
 
 
 def run_exposure(*, unlearned: Array, reference: Array) -> Array:
-    """Exposure g = ℓ_unlearned(x) − ℓ_reference(x) of one run, nats; zero, sign as in `generalized_exposure`.
+    """Exposure of one run against what its model would have been; zero and sign as in `generalized_exposure`.
 
     Args:
         unlearned: (..., n) log-likelihoods of one model along its steps, nats.
         reference: (n,) its reference, nats.
+
+    Returns:
+        (..., n) nats.
+
+    Source: this study; generalized exposure of one model a side.
     """
+    # g(x) = ℓ_unlearned(x) − ℓ_reference(x)
     return np.asarray(unlearned, dtype=float) - np.asarray(reference, dtype=float)
 
 
@@ -221,10 +233,13 @@ def steps_to_forget(exposure: Array, steps: Array) -> Array | float:
 
     Returns:
         a number, or (n,), in steps.
+
+    Source: this study.
     """
     exposure, steps = np.asarray(exposure, dtype=float), np.asarray(steps, dtype=float)
     if exposure.ndim == 1:
         return float(steps_to_forget(exposure[:, None], steps)[0])
+    # k* = i + g_i / (g_i − g_{i+1}) · (step_{i+1} − step_i) at the first i + 1 with g ≤ 0
     alive = np.logical_and.accumulate(np.isfinite(exposure), axis=0)
     crossed = alive & (np.where(alive, exposure, np.inf) <= 0)
     after = np.argmax(crossed, axis=0)
@@ -244,6 +259,11 @@ def steps_to_share_inside(exposure: Array, steps: Array, *, floor: Array, share:
         steps: (steps,) step numbers.
         floor: (n,) half-width of the noise floor, nats.
         share: of the set.
+
+    Returns:
+        a step.
+
+    Source: this study.
     """
     exposure = np.asarray(exposure, dtype=float)
     above = np.mean(~(exposure <= floor), axis=1)  # a NaN counts as above

@@ -7,7 +7,10 @@ Array = np.ndarray
 
 
 def performance_lost(*, unlearned: Array, reference: Array) -> Array:
-    """performance(reference) − performance(unlearned), in the unit of the input; positive means damage."""
+    """performance(reference) − performance(unlearned); positive means damage.
+
+    Shape (...) and unit (nats per token, BLEU) are those of the input. Source: Baluta et al. 2024, performance lost.
+    """
     return np.asarray(reference, dtype=float) - np.asarray(unlearned, dtype=float)
 
 
@@ -18,15 +21,18 @@ def interpolate(values: Array, steps: Array, at: float) -> Array | float:
         values: (steps, ...) any unit; rows with NaN are not bridged.
         steps: (steps,) increasing.
         at: a step, whole or not.
+
+    Source: this study; the same rule as that of k* (`genex.steps_to_forget`), so that both speak of one state.
     """
     values, steps = np.asarray(values, dtype=float), np.asarray(steps, dtype=float)
     nothing = np.full(values.shape[1:], np.nan)
     if not (len(steps) and steps[0] <= at <= steps[-1]):
         return nothing if values.ndim > 1 else float("nan")
     after = int(np.searchsorted(steps, at))
-    if steps[after] == at:
+    if steps[after] == at:  # a state that was measured: a NaN before it does not spread to it
         result = values[after]
     else:
+        # v(at) = (1 − w) v(before) + w v(after),  w = (at − before) / (after − before)
         weight = (at - steps[after - 1]) / (steps[after] - steps[after - 1])
         result = (1 - weight) * values[after - 1] + weight * values[after]
     return result if values.ndim > 1 else float(result)
@@ -43,6 +49,8 @@ def followed_at(scored: ArrayLike, steps: ArrayLike) -> Array:
 
     Returns:
         (n,) of bool.
+
+    Source: this study.
     """
     scored, steps = np.asarray(scored, dtype=float), np.asarray(steps, dtype=float)
     last = len(scored) - 1

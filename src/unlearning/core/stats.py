@@ -1,4 +1,7 @@
-"""Intervals, tests and verdicts. The resampling unit is a model; nothing here pretends that examples are."""
+"""Intervals, tests and verdicts. The resampling unit is a model; nothing here pretends that examples are.
+
+Values come one a model, (n_models,), in any unit, which is that of estimates and limits; p is a probability.
+"""
 
 from dataclasses import dataclass
 
@@ -19,35 +22,44 @@ class Interval:
     n: int
 
 
-def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Student's interval of the mean over models; of a paired difference, give the differences.
-
-    Args:
-        values: (n_models,) one value a model; NaN are left out.
-        confidence: two-sided.
-    """
+def _finite(values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
+    return values[np.isfinite(values)]
+
+
+def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Two-sided interval of the mean of (n_models,) values, NaN left out; of a paired difference, give the differences.
+
+    Source: Student 1908.
+    """
+    values = _finite(values)
     if len(values) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     mean = float(values.mean())
     if len(values) == 1:
         return Interval(mean, np.nan, np.nan, 1)
+    # mean ± t(n − 1) · s / √n
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Interval(mean, float(mean - half), float(mean + half), len(values))
 
 
 def paired_t_interval(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Interval of the mean of a − b, (n_models,) each; pairs with a NaN are left out."""
+    """Interval of the mean of a − b, (n_models,) each, in their unit; pairs with a NaN are left out.
+
+    Source: Student 1908.
+    """
     return t_interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), confidence=confidence)
 
 
 def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
-    """Two-sided p of |mean| ≤ delta by t: below 1 − confidence just when the interval is beyond it."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
+    """Two-sided p of |mean| ≤ delta, from (n_models,) values; below 1 − confidence just when `t_interval` is beyond it.
+
+    Source: Student 1908.
+    """
+    values = _finite(values)
     if len(values) < 2:
         return float("nan")
+    # t = (|mean| − δ) / (s / √n)
     se, excess = values.std(ddof=1) / np.sqrt(len(values)), abs(values.mean()) - delta
     if se == 0:
         return 0.0 if excess > 0 else 1.0
@@ -59,13 +71,14 @@ def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
 
     Args:
         values: (n_models,) differences, at most 20; NaN are left out.
-        delta: margin taken off on the side of the mean.
+        delta: margin taken off on the side of the mean, unit of the values.
 
     Raises:
         ValueError: more than 20 values.
+
+    Source: Fisher 1935, randomization test.
     """
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
+    values = _finite(values)
     n = len(values)
     if n > 20:
         raise ValueError(f"{n} values have 2^{n} sign flips; at most 20 are enumerated")
@@ -74,6 +87,7 @@ def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
     direction = np.sign(values.mean()) or 1.0
     if abs(values.mean()) <= delta:
         return 1.0
+    # share of sign vectors σ with |Σ σ_i (v_i ∓ δ)| ≥ |Σ (v_i ∓ δ)|; equal sums differ by rounding
     shifted = values - direction * delta
     signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     sums = np.abs(signs @ shifted)
@@ -91,6 +105,7 @@ def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
     """
     p_values = np.asarray(p_values, dtype=float)
     n_tests = n_tests or len(p_values)
+    # p̃_(i) = max over j ≤ i of min(1, (n − j + 1) p_(j))
     adjusted, largest = np.full(len(p_values), np.nan), 0.0
     order = [i for i in np.argsort(p_values, kind="stable") if np.isfinite(p_values[i])]
     for rank, i in enumerate(order):
@@ -106,12 +121,15 @@ def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | N
         a: (n_examples,).
         b: (n_examples,).
         given: (n_examples,) or (n_examples, n_given); constant columns change nothing.
+
+    Source: Spearman 1904; Kendall & Stuart, partial correlation by residuals.
     """
     a, b = (np.asarray(v, dtype=float) for v in (a, b))
     given = np.empty((len(a), 0)) if given is None else np.asarray(given, dtype=float).reshape(len(a), -1)
     here = np.isfinite(a) & np.isfinite(b) & np.isfinite(given).all(axis=1)
     if here.sum() < 3 + given.shape[1]:
         return float("nan")
+    # r(x, y) of the residuals x, y of rank(a), rank(b) on 1 and the ranks of `given`
     ranks = [stats.rankdata(column[here]) for column in (a, b, *given.T)]
     others = np.column_stack([np.ones(here.sum()), *ranks[2:]])
     x, y = (v - others @ np.linalg.lstsq(others, v, rcond=None)[0] for v in ranks[:2])
@@ -121,13 +139,17 @@ def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | N
 
 
 def mean_correlation(correlations: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Mean of within-model correlations: Fisher's z, Student's interval over models, back to ρ."""
+    """Mean of (n_models,) within-model correlations, in [−1, 1]: `t_interval` of Fisher's z, back to ρ.
+
+    Source: Fisher 1921.
+    """
     z = t_interval(fisher_z(correlations), confidence=confidence)
     return Interval(float(np.tanh(z.estimate)), float(np.tanh(z.low)), float(np.tanh(z.high)), z.n)
 
 
 def fisher_z(correlation: ArrayLike) -> np.ndarray:
-    """atanh ρ, kept finite at ±1."""
+    """z of correlations of any shape, no unit; kept finite at ±1. Source: Fisher 1921."""
+    # z = atanh ρ
     return np.arctanh(np.clip(np.asarray(correlation, dtype=float), -1 + 1e-9, 1 - 1e-9))
 
 
@@ -138,6 +160,8 @@ def verdict(interval: Interval, *, delta: float, direction: int) -> str:
         interval: of the quantity.
         delta: the smallest difference that counts, unit of the interval; ≥ 0.
         direction: +1 supports upwards, −1 downwards, 0 either way ('affects').
+
+    Source: this study; equivalence by an interval inside the margin as in Schuirmann 1987.
     """
     low, high = interval.low, interval.high
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -170,6 +194,8 @@ def sign_test_by_bounds(*, a: ArrayLike, b: ArrayLike, a_censored: ArrayLike, b_
         b: (n_pairs,) the same.
         a_censored: (n_pairs,) bool.
         b_censored: (n_pairs,) bool.
+
+    Source: Gehan 1965, for the pairs that count.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     a_censored, b_censored = np.asarray(a_censored, dtype=bool), np.asarray(b_censored, dtype=bool)

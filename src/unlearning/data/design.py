@@ -13,21 +13,22 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import hadamard
 
+from unlearning.data.kinds import KINDS
 from unlearning.errors import StudyError
 
 BASE = "base"
-_KINDS = ["natural", "secret", "canary", "own"]
+_WITH_BASE, _OWN = "canary", "own"  # products of these with the base stay free too, where there is room; added last
 _MOST_STEPS = 20_000  # of the search; a possible assignment is found in a few dozen
 
 
 def assign_columns(kinds: Mapping[str, str], *, models: int, min_free_columns: int) -> dict[str, int]:
     """A Hadamard column for the base model and for each forget set.
 
-    No product of two sets of one kind is a used column. The base column avoids products with the canaries too, where
-    there is room for that. A set of one's own that is added leaves the columns of the others as they were.
+    No product of two sets of one kind is a used column. A set of one's own that is added leaves the columns of the
+    others as they were.
 
     Args:
-        kinds: forget set -> natural, secret, canary or own.
+        kinds: forget set -> its kind.
         models: number M of models, a power of two from 4.
         min_free_columns: degrees of freedom to keep, of the M - 1 columns.
 
@@ -42,7 +43,7 @@ def assign_columns(kinds: Mapping[str, str], *, models: int, min_free_columns: i
     columns = _assignment(kinds, models, min_free_columns)
     if columns is None:
         larger = (models * 2**i for i in range(1, 7))
-        enough = next((m for m in larger if _assignment(kinds, m, min_free_columns) is not None), None)
+        enough = next((m for m in larger if _assignment(kinds, m, min_free_columns)), None)
         mend = f"Set models: {enough}, or take a set out." if enough else "Take sets out."
         raise StudyError(
             f"too many sets: {len(kinds)} forget sets and the base column do not fit into {models} models with "
@@ -52,42 +53,38 @@ def assign_columns(kinds: Mapping[str, str], *, models: int, min_free_columns: i
 
 
 def _assignment(kinds: Mapping[str, str], models: int, min_free_columns: int) -> dict[str, int] | None:
-    """First with the base among the canaries (products with them stay free), else with the base on its own."""
+    """First with the base among the canaries, else with the base on its own."""
     if models - 1 - (len(kinds) + 1) < min_free_columns:
         return None
-    groups = [[name for name in kinds if kinds[name] == kind] for kind in _KINDS]
-    with_canaries = [[*g, BASE] if kind == "canary" else g for kind, g in zip(_KINDS, groups, strict=True)]
-    for order in (with_canaries, [*groups, [BASE]]):
-        steps = iter(range(_MOST_STEPS))
-        found = _search([(name, i) for i, group in enumerate(order) for name in group], {}, {}, models, steps)
+    first = [kind for kind in KINDS if kind not in (_WITH_BASE, _OWN)]
+    before = {name: kind for kind in (*first, _WITH_BASE) for name in kinds if kinds[name] == kind}
+    own = {name: _OWN for name in kinds if kinds[name] == _OWN}
+    for group_of in (before | {BASE: _WITH_BASE} | own, before | own | {BASE: BASE}):
+        found = _search(group_of, {}, models, iter(range(_MOST_STEPS)))
         if found is not None:
             return found
     return None
 
 
 def _search(
-    names: list[tuple[str, int]],
-    columns: dict[str, int],
-    group_of: dict[str, int],
-    models: int,
-    steps: Iterator[int],
+    group_of: Mapping[str, str], columns: dict[str, int], models: int, steps: Iterator[int]
 ) -> dict[str, int] | None:
     """Depth first: the next name takes the column whose products with its group forbid the fewest new ones."""
-    if not names:
+    if len(columns) == len(group_of):
         return columns
     if next(steps, None) is None:
         return None
-    (name, group), rest = names[0], names[1:]
+    name = next(name for name in group_of if name not in columns)
     used = set(columns.values())
     forbidden = {columns[a] ^ columns[b] for a, b in combinations(columns, 2) if group_of[a] == group_of[b]}
-    mates = [columns[other] for other in columns if group_of[other] == group]
+    mates = [column for other, column in columns.items() if group_of[other] == group_of[name]]
     candidates = []
-    for column in sorted(set(range(1, models)) - used - forbidden):
+    for column in set(range(1, models)) - used - forbidden:
         products = {column ^ mate for mate in mates}
         if not products & used:
             candidates.append((len(products - forbidden), column))
     for _, column in sorted(candidates):
-        found = _search(rest, columns | {name: column}, group_of | {name: group}, models, steps)
+        found = _search(group_of, columns | {name: column}, models, steps)
         if found is not None:
             return found
     return None

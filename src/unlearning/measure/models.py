@@ -18,8 +18,10 @@ from transformers import (
     PreTrainedTokenizerBase,
     T5Config,
     T5ForConditionalGeneration,
+    set_seed,
 )
-from transformers import set_seed as _set_seed
+
+from unlearning.errors import StudyError
 
 Encoded = tuple[list[int], list[int]]  # source ids, target ids
 
@@ -38,19 +40,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded examples. B examples, N target tokens in all, T input positions of the (decoder's) stream.
+    """Padded examples. B examples, N target tokens in all, T input positions of the (decoder's) stream."""
 
-    Attributes:
-        inputs: keyword arguments of the model, each (B, length).
-        predicts: (B, T) bool, True at the positions whose output predicts a target token.
-        targets: (N,) the target tokens, example after example.
-        example: (N,) the row of the batch to which each target token belongs.
-    """
-
-    inputs: dict[str, Tensor]
-    predicts: Tensor
-    targets: Tensor
-    example: Tensor
+    inputs: dict[str, Tensor]  # keyword arguments of the model, each (B, length)
+    predicts: Tensor  # (B, T) bool, True at the positions whose output predicts a target token
+    targets: Tensor  # (N,) the target tokens, example after example
+    example: Tensor  # (N,) the row of the batch to which each target token belongs
 
     @property
     def size(self) -> int:
@@ -73,27 +68,21 @@ def collate(examples: Sequence[Encoded], config: AutoConfig) -> Batch:
     """Pad encoded examples to a batch for a model with this config (right padding, masked)."""
     pad = config.pad_token_id or 0
     targets = [t for _, t in examples]
+    # the output at a position predicts the next token: what goes in is the target shifted right by one
     if config.is_encoder_decoder:
-        start = config.decoder_start_token_id
-        decoder_rows = [[start, *t[:-1]] for t in targets]
-        source = _pad([s for s, _ in examples], pad)
-        source_mask = _pad([[1] * len(s) for s, _ in examples], 0)
-        inputs = {
-            "input_ids": source,
-            "attention_mask": source_mask,
-            "decoder_input_ids": _pad(decoder_rows, pad),
-        }
-        predicts = _pad([[1] * len(t) for t in targets], 0).bool()
+        rows, shifted = [s for s, _ in examples], [[config.decoder_start_token_id, *t[:-1]] for t in targets]
+        silent = [0] * len(targets)
     else:
         start = config.bos_token_id if config.bos_token_id is not None else config.eos_token_id
-        rows = [(s or [start]) + t[:-1] for s, t in examples]
-        inputs = {"input_ids": _pad(rows, pad), "attention_mask": _pad([[1] * len(r) for r in rows], 0)}
-        silent = [[0] * (len(r) - len(t)) + [1] * len(t) for r, t in zip(rows, targets, strict=True)]
-        predicts = _pad(silent, 0).bool()
+        rows, shifted = [(s or [start]) + t[:-1] for s, t in examples], None
+        silent = [len(r) - len(t) for r, t in zip(rows, targets, strict=True)]
+    inputs = {"input_ids": _pad(rows, pad), "attention_mask": _pad([[1] * len(r) for r in rows], 0)}
+    if shifted:
+        inputs["decoder_input_ids"] = _pad(shifted, pad)
     lengths = torch.tensor([len(t) for t in targets])
     return Batch(
         inputs=inputs,
-        predicts=predicts,
+        predicts=_pad([[0] * n + [1] * len(t) for n, t in zip(silent, targets, strict=True)], 0).bool(),
         targets=torch.tensor([token for t in targets for token in t]),
         example=torch.arange(len(targets)).repeat_interleave(lengths),
     )
@@ -133,6 +122,7 @@ def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor,
     Returns:
         (N,) nats, differentiable; (N,) bool.
     """
+    # log p(y_t | y_<t, source) = −cross entropy of the logits at the position that predicts y_t
     project, values, correct = model.get_output_embeddings(), [], []
     batch = batch.to(model.device)
     states, rows = target_states(model, batch), logit_rows(model)
@@ -152,18 +142,37 @@ def sum_by_example(values: Tensor, batch: Batch) -> Tensor:
 
 def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> PreTrainedModel:
     """A randomly initialised T5 (fp32) from a plain dict of `T5Config` arguments."""
-    _set_seed(seed)
+    set_seed(seed)
     special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     return T5ForConditionalGeneration(T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config))
 
 
-def load_model(folder: Path | str, *, dropout: float = 0.0) -> PreTrainedModel:
-    """Load fp32 weights (safetensors only) from a folder or hub name, as what its config says it is."""
+def load_model(folder: Path | str, *, dropout: float = 0.0, names_only: bool = False) -> PreTrainedModel:
+    """Load fp32 weights (safetensors only) from a folder, as what its config says it is, and nothing but that.
+
+    Args:
+        names_only: compare names and shapes of the weights with the config and load none of them.
+
+    Raises:
+        StudyError: a weight is missing, unknown, of another shape, or not finite.
+    """
     config = AutoConfig.from_pretrained(folder)
     if hasattr(config, "dropout_rate"):
         config.dropout_rate = dropout
+    if isinstance(config.eos_token_id, list):  # several that end a text: the first stands for them
+        config.eos_token_id = config.eos_token_id[0]
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = kind.from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True)
+    options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
+    device = {"device_map": "meta"} if names_only else {}
+    model, report = kind.from_pretrained(folder, **options, **device, output_loading_info=True)
+    # the library would fill what is missing with random numbers
+    found = {"missing": report["missing_keys"], "unknown": report["unexpected_keys"]}
+    found["of another shape"] = {name for name, *_ in report["mismatched_keys"]}
+    if not names_only:
+        found["not finite"] = {name for name, p in model.named_parameters() if not torch.isfinite(p).all()}
+    wrong = [f"{len(names)} weights are {what}, such as {min(names)}" for what, names in found.items() if names]
+    if wrong:
+        raise StudyError(f"{folder}: {'; '.join(wrong)}. Save the model again with model.save_pretrained(folder).")
     return model.eval()
 
 

@@ -15,30 +15,35 @@ FROZEN_STEP = 10**12  # at such a step count the decay of Adafactor's second mom
 def make_optimizer(parameters: Iterable[nn.Parameter], name: str, settings: dict) -> torch.optim.Optimizer:
     """Build `adamw`, `sgd` or `adafactor` from explicit settings; nothing is left to a library default.
 
-    Adafactor takes steps relative to the RMS of each matrix and has no momentum, as in the authors' T5X code.
-
     Raises:
         ValueError: unknown name.
     """
-    rate, decay = settings["learning_rate"], settings["weight_decay"] if name != "adafactor" else 0.0
+    options = {"lr": settings["learning_rate"]}
     if name == "adamw":
-        betas, eps = tuple(settings.get("betas", (0.9, 0.999))), settings.get("eps", 1e-8)
-        return torch.optim.AdamW(parameters, lr=rate, betas=betas, eps=eps, weight_decay=decay, fused=True)
+        options |= {name: settings[name] for name in ("betas", "eps", "weight_decay")}
+        return torch.optim.AdamW(parameters, **options, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=settings["momentum"], weight_decay=decay)
+        options |= {name: settings[name] for name in ("momentum", "weight_decay")}
+        return torch.optim.SGD(parameters, **options)
     if name == "adafactor":
-        return Adafactor(
-            parameters,
-            lr=rate,
-            scale_parameter=True,
-            relative_step=False,
-            warmup_init=False,
-            beta1=None,
-            eps=ADAFACTOR_EPS,
-            clip_threshold=settings.get("clip_threshold", 1.0),
-            decay_rate=settings.get("decay_rate", -0.8),
-        )
+        # as in the authors' T5X code: steps relative to the RMS of each matrix, no momentum
+        options |= {"scale_parameter": True, "relative_step": False, "warmup_init": False, "beta1": None}
+        options |= {name: settings[name] for name in ("clip_threshold", "decay_rate")}
+        return Adafactor(parameters, **options, eps=ADAFACTOR_EPS)
     raise ValueError(f"unknown optimizer {name!r}: use adamw, sgd or adafactor")
+
+
+def arm_optimizer(parameters: Iterable[nn.Parameter], arm: dict, *, state: Path | str) -> torch.optim.Optimizer:
+    """The optimizer of an arm, an entry of the block `arms`, at its learning rate times its `rate`.
+
+    Args:
+        state: what training left of its optimizer (`save_state`), for the arms that go on from there.
+    """
+    rate = arm["learning_rate"] * arm.get("rate", 1.0)
+    optimizer = make_optimizer(parameters, arm["optimizer"], {**arm, "learning_rate": rate})
+    if arm.get("restored"):
+        load_state(optimizer, state, freeze=arm["freeze_second_moment"])
+    return optimizer
 
 
 def save_state(optimizer: torch.optim.Optimizer, path: Path | str) -> None:
@@ -51,8 +56,7 @@ def load_state(optimizer: torch.optim.Optimizer, path: Path | str, *, freeze: bo
     """Restore a state written by `save_state`, step count included.
 
     Args:
-        freeze: keep Adafactor's second moments as they are, the limit of the authors' long training run
-            (their half-life was some 3 660 steps).
+        freeze: keep Adafactor's second moments as they are, the limit of the authors' long training run.
     """
     state: dict[int, dict] = {}
     for key, value in load_file(path).items():
@@ -65,16 +69,17 @@ def load_state(optimizer: torch.optim.Optimizer, path: Path | str, *, freeze: bo
     optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
 
 
-def _adam_update(p: Tensor, state: dict, group: dict) -> Tensor:
-    first = state["exp_avg"] / (1 - group["betas"][0] ** int(state["step"]))
-    second = state["exp_avg_sq"] / (1 - group["betas"][1] ** int(state["step"]))
-    return first / (second.sqrt() + group["eps"])
-
-
-def _adafactor_update(p: Tensor, state: dict, group: dict) -> Tensor:
-    if "exp_avg_sq" in state:
-        return p.grad * state["exp_avg_sq"].rsqrt()
-    return p.grad * Adafactor._approx_sq_grad(state["exp_avg_sq_row"], state["exp_avg_sq_col"])
+def _last_update(optimizer: torch.optim.Optimizer, p: Tensor, group: dict) -> Tensor:
+    state = optimizer.state.get(p, {})
+    if isinstance(optimizer, Adafactor):  # g / √v, v factored into rows and columns for matrices
+        if "exp_avg_sq" in state:
+            return p.grad * state["exp_avg_sq"].rsqrt()
+        return p.grad * Adafactor._approx_sq_grad(state["exp_avg_sq_row"], state["exp_avg_sq_col"])
+    if isinstance(optimizer, torch.optim.AdamW):  # m̂ / (√v̂ + ε), m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+        first = state["exp_avg"] / (1 - group["betas"][0] ** int(state["step"]))
+        second = state["exp_avg_sq"] / (1 - group["betas"][1] ** int(state["step"]))
+        return first / (second.sqrt() + group["eps"])
+    return p.grad
 
 
 @torch.no_grad()
@@ -87,15 +92,7 @@ def update_statistics(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
     """
     sizes, clipped = [], []
     for group in optimizer.param_groups:
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            if isinstance(optimizer, Adafactor):
-                update = _adafactor_update(p, optimizer.state[p], group)
-            elif isinstance(optimizer, torch.optim.AdamW):
-                update = _adam_update(p, optimizer.state[p], group)
-            else:
-                update = p.grad
-            sizes.append(float(update.square().mean().sqrt()))
+        for p in (p for p in group["params"] if p.grad is not None):
+            sizes.append(float(_last_update(optimizer, p, group).square().mean().sqrt()))
             clipped.append(sizes[-1] > group.get("clip_threshold", float("inf")))
     return sum(sizes) / len(sizes), sum(clipped) / len(clipped)

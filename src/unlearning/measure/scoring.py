@@ -34,12 +34,10 @@ class Scores:
 
 
 def padded_batches(order: np.ndarray, lengths: np.ndarray, *, budget: int) -> Iterator[np.ndarray]:
-    """Cut `order` into batches of at most `budget` padded tokens.
+    """Cut `order`, (n,) row indices, into batches of at most `budget` padded tokens.
 
-    Args:
-        order: (n,) row indices in the order in which they are to be taken.
-        lengths: (rows, 2) source and target lengths of every row.
-        budget: rows x (longest source + longest target) stays at or below it, but a batch holds one row at least.
+    Rows x (longest source + longest target) stays at or below the budget, but a batch holds one row at least.
+    lengths: (rows, 2) source and target lengths of every row.
     """
     start, longest = 0, np.zeros(2, dtype=int)
     for stop, row in enumerate(order):
@@ -59,17 +57,11 @@ def example_lengths(examples: Sequence[Encoded]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Examples collated once, for as many passes as there will be: batches of like length, hence of little padding.
+    """Examples collated once, for as many passes as there will be: batches of like length, hence of little padding."""
 
-    Attributes:
-        batches: the examples in order of length.
-        place: (n,) where each example stands in that order.
-        n_tokens: (n,) target tokens of each example.
-    """
-
-    batches: list[Batch]
-    place: Tensor
-    n_tokens: np.ndarray
+    batches: list[Batch]  # the examples in order of length
+    place: Tensor  # (n,) where each example stands in that order
+    n_tokens: np.ndarray  # (n,) target tokens of each example
 
     @property
     def size(self) -> int:
@@ -95,7 +87,7 @@ def log_likelihoods(model: PreTrainedModel, examples: Prepared) -> tuple[Tensor,
     values, counts = [], []
     for batch in examples.batches:
         tokens, correct = token_log_likelihoods(model, batch)
-        values.append(sum_by_example(tokens, batch))
+        values.append(sum_by_example(tokens, batch))  # ℓ(x) = Σ_t log p(y_t | y_<t, source)
         counts.append(sum_by_example(correct.float(), batch))
     place = examples.place.to(values[0].device)
     return torch.cat(values)[place], torch.cat(counts)[place]
@@ -113,10 +105,8 @@ def score(
     return Scores(values.cpu().numpy(), counts.cpu().numpy().astype(np.int32), ready.n_tokens)
 
 
-def _words(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    end = tokenizer.eos_token_id
-    ids = list(ids)
-    ids = ids[: ids.index(end)] if end in ids else ids
+def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    ids = ids[: [*ids, tokenizer.eos_token_id].index(tokenizer.eos_token_id)]
     return tokenizer.decode([i for i in ids if i != tokenizer.pad_token_id])
 
 
@@ -137,13 +127,8 @@ def bleu(
     for start in range(0, len(order), batch_size):
         chunk = [examples[i] for i in order[start : start + batch_size]]
         inputs = collate(chunk, model.config).to(model.device).inputs
-        out = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-        )
-        hypotheses += [_words(tokenizer, row.tolist()[1:]) for row in out]
+        inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+        hypotheses += [_words(tokenizer, row.tolist()[1:]) for row in out]  # the first is the start token
         references += [_words(tokenizer, target) for _, target in chunk]
     return float(sacrebleu.corpus_bleu(hypotheses, [references]).score)

@@ -30,15 +30,15 @@ class Epoch:
 def epoch_batches(rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The batches of one epoch, in order.
 
-    Every row of the universe has its own random rank per (seed, epoch), drawn whether or not the row is
-    present. So two models that differ in one set see all other rows in the same order, up to where a pool of
-    batches ends and the sorting by length inside it.
+    Two models that differ in one set see all other rows in the same order, up to where a pool of batches ends and the
+    sorting by length inside it.
 
     Args:
         rows: (n,) rows of the universe that this model is trained on; a repeated example is several rows.
         lengths: (universe, 2) source and target lengths.
         budget: padded tokens a batch.
     """
+    # every row of the universe has a random rank of its own, drawn whether or not this model holds the row
     generator = np.random.default_rng([seed, epoch])
     order = rows[np.argsort(generator.random(len(lengths))[rows], kind="stable")]
     tokens = lengths[order].sum(axis=1)
