@@ -18,7 +18,7 @@ def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
             yield
         except BaseException:
             for path in paths:
-                _remove(path)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             for path, copy in kept.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _copy(copy, path)
@@ -26,24 +26,4 @@ def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copy2(source, target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def written_before(moment: float, paths: Sequence[Path]) -> list[Path]:
-    """Those of some files and folders that hold a file older than `moment` (seconds since the epoch), or nothing."""
-
-    def old(path: Path) -> bool:
-        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-        return not files or any(not f.exists() or f.stat().st_mtime < moment for f in files)
-
-    return [path for path in paths if old(path)]
+    (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)

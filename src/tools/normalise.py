@@ -13,6 +13,7 @@ LINKS = (
     (re.compile(r"\]\(\.\./results/notebooks\)"), "](./)"),
     (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
 )
+LEFT_OUT = {"parameters", "injected-parameters"}  # tags of cells: what they hold, the next one shows as a table
 CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
 
 
@@ -31,6 +32,7 @@ def normalise(notebook: Any) -> Any:
         metadata.pop(name, None)
     metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata.language_info = {"name": "python"}
+    notebook.cells = [cell for cell in notebook.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         for name in CELL_METADATA:

@@ -1,15 +1,16 @@
 """The command of every stage: execute a notebook by papermill so that the same inputs give the same bytes.
 
-    python -m tools.run notebooks/04_train.ipynb results/notebooks/train-adamw.ipynb \\
-        optimizer=adamw
+    python -m tools.run notebooks/04_train.ipynb optimizer=adamw
 
-The parameters are those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name) and the
-`name=value` arguments, strings. They must be exactly the names in the notebook's cell tagged `parameters`, and
-the package modules a notebook imports must be exactly those among the stage's `deps`, so what a notebook sees
-is what dvc tracks. Outside `dvc repro`, name the stage by DVC_STAGE.
+DVC_STAGE names the stage (dvc sets it); the executed copy becomes results/notebooks/<stage>.ipynb. The parameters are
+those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name), the `name=value` arguments, which
+are strings, and full=True where the notebook declares it. They must be exactly the names in the cell tagged
+`parameters`, and the package modules that a notebook loads must lie in the stage's `deps`: a notebook sees what dvc
+tracks.
 """
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -22,15 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from tools import settings, stages
-from tools.keep import restored_on_failure, written_before
+from tools.keep import restored_on_failure
 from tools.normalise import normalise
 from tools.tasks import default_workers
 from unlearning.errors import StudyError
 
-# Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step.
+# Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step, nobody's defaults.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
+    "PYTHONNOUSERSITE": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",
     "IPYKERNEL_CELL_NAME": "<cell>",
+    "MATPLOTLIBRC": str(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/matplotlibrc"),
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -57,38 +61,38 @@ ONE_INSTRUCTION_SET = {
     "OPENBLAS_CORETYPE": "Haswell",
 }
 
-# A cell that is run behind the notebook's last one and not kept: which package modules the kernel has imported.
+# What a user may have set for all notebooks of theirs.
+PERSONAL = ("PYTHONSTARTUP", "JUPYTER_PATH")
+
+# A cell that is run after the notebook's last one and not kept: which package modules the kernel has imported.
 PROBE = """
 import json as _json, sys as _sys
 print(_json.dumps(sorted(
     name for name, module in _sys.modules.items()
-    if name.startswith("unlearning.") and not hasattr(module, "__path__")
+    if name.startswith(("unlearning.", "paper.")) and not hasattr(module, "__path__")
 )))
 """
 
 
-def run(source: Path, target: Path, extras: dict[str, str]) -> None:
+def run(source: Path, extras: dict[str, str]) -> None:
     """Execute a notebook for the stage named by DVC_STAGE and write its normalised copy.
 
     Raises:
-        StudyError: settings, parameters or dependencies do not fit, or the notebook failed or left out an output;
-            tables, figures and executed notebooks are then as before.
+        StudyError: settings, parameters, inputs or dependencies do not fit, or the notebook failed or left out an
+            output; tables, figures and executed notebooks are then as before.
     """
     # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    stage = os.environ.get("DVC_STAGE")
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     if not stage:
         raise StudyError("run through dvc (dvc repro -s STAGE), or name the stage: DVC_STAGE=… python -m …")
     if not source.is_file():
         raise StudyError(f"there is no notebook {source}")
-    stage = stage.rpartition(":")[2]
     found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
-    params = stages.params(stage) | extras
-    deps = stages.dependencies(stage)
-    if any(dep.startswith("own/") for dep in deps):
+    if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
-    _check_parameters(source, params, stage)
-    stages.check_modules(stage, stages.imported_by(source), deps)
+    params = _parameters(source, stages.params(stage) | extras, stage)
+    stages.check_inputs(stage)
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
     os.environ["UNLEARNING_TASK_LOG"] = str(log.resolve())
@@ -97,27 +101,35 @@ def run(source: Path, target: Path, extras: dict[str, str]) -> None:
     with restored_on_failure(outs):
         notebook = _execute(source, params, stage)
         loaded = json.loads("".join(o.text for o in notebook.cells.pop().outputs))
-        stages.check_modules(stage, set(loaded), deps, at_run_time=True)
-        _write(normalise(notebook), target)
-        if left := written_before(now - 1, outs):  # a file's time may lag behind the clock by a few milliseconds
-            raise StudyError(f"stage {stage} did not write {', '.join(map(str, left))}, as dvc.yaml says it does")
+        if missing := stages.undeclared(stage, loaded):
+            raise StudyError(f"dvc.yaml: stage {stage} loads but does not depend on {', '.join(missing)}")
+        _write(normalise(notebook), Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb")
+        _settle(stage, outs, now - 1)  # a file's time may lag behind the clock by a few milliseconds
     _record(stage, time.monotonic() - started, log)
 
 
-def _check_parameters(source: Path, params: dict[str, Any], stage: str) -> None:
+def _parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, Any]:
+    """What the notebook gets, if that is what its parameters cell declares."""
     import papermill
 
     with _quiet():
         declared = set(papermill.inspect_notebook(str(source)))
-    unknown, missing = sorted(declared - set(params)), sorted(set(params) - declared)
-    if unknown or missing:
-        raise StudyError(
-            f"{source} and stage {stage} of dvc.yaml disagree on the parameters: "
-            + "; ".join(
-                [f"not given by the stage: {', '.join(unknown)}"] * bool(unknown)
-                + [f"not in the notebook's parameters cell: {', '.join(missing)}"] * bool(missing)
-            )
-        )
+    params |= {"full": True} if "full" in declared else {}
+    if unlike := sorted(declared ^ set(params)):
+        told = [f"{name} ({'the notebook' if name in declared else 'the stage'} alone has it)" for name in unlike]
+        raise StudyError(f"{source} and stage {stage} of dvc.yaml disagree on the parameters: {', '.join(told)}")
+    return params
+
+
+def _settle(stage: str, outs: list[Path], started: float) -> None:
+    """The outputs of this run alone: files that earlier settings left in a folder go."""
+    for out in outs:
+        files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out] * out.exists()
+        old = [path for path in files if path.stat().st_mtime < started]
+        if len(old) == len(files) and out.parts[0] != "figures":  # of too small a study nothing may be drawn
+            raise StudyError(f"stage {stage} did not write {out}, as dvc.yaml says it does")
+        for path in old:
+            path.unlink()
 
 
 def environment(params: dict[str, Any]) -> dict[str, str]:
@@ -138,10 +150,10 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(environment(params))
+    os.environ.update(environment(params) | {"UNLEARNING_STAGE": stage})
     _show_log()
     try:
-        with _sockets() as config:
+        with _own_folder() as config:
             executed = papermill.execute_notebook(
                 notebook,
                 str(failed),
@@ -166,12 +178,15 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
 
 
 @contextlib.contextmanager
-def _sockets() -> Iterator[Any]:
-    """How the kernel is reached: by sockets in a temporary folder (ipykernel warns of TCP), if their names fit."""
+def _own_folder() -> Iterator[Any]:
+    """A folder for the kernel's configuration, in place of the user's, and for its sockets (ipykernel warns of TCP)."""
     from traitlets.config import Config
 
     config = Config()
     with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR"), folder))
+        for name in PERSONAL:
+            os.environ.pop(name, None)
         if len(folder) < 80:  # a socket's name has at most 107 characters
             config.KernelManager.transport = "ipc"
             config.KernelManager.ip = f"{folder}/socket"
@@ -196,7 +211,7 @@ def _write(notebook: Any, target: Path) -> None:
 
 
 def _record(stage: str, seconds: float, log: Path) -> None:
-    """Time, memory and machine of this run, for the README and the plan of `make repro` (no output of a stage)."""
+    """Time, memory and machine of this run, for the pages that tell it (no output of a stage)."""
     from tools.doctor import machine
 
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
@@ -233,20 +248,18 @@ def _show_log() -> None:
     logger = logging.getLogger("papermill")
     logger.setLevel(logging.INFO)
     own = ("Input Notebook:", "Output Notebook:", "Executing notebook with kernel:", "Executing Cell", "Ending Cell")
-    logger.addFilter(
-        lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith((*own, "<Figure", '["unlearning.'))
-    )
+    hidden = (*own, "<Figure", '["paper.', '["unlearning.')
+    logger.addFilter(lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith(hidden))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: SOURCE TARGET [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
+    """Command line: SOURCE [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if len(arguments) < 2 or any("=" not in a for a in arguments[2:]):
-        print("usage: python -m tools.run SOURCE TARGET [NAME=VALUE …]", file=sys.stderr)
+    if not arguments or any("=" not in a for a in arguments[1:]):
+        print("usage: python -m tools.run SOURCE [NAME=VALUE …]", file=sys.stderr)
         return 2
-    extras = dict(a.split("=", 1) for a in arguments[2:])
     try:
-        run(Path(arguments[0]), Path(arguments[1]), extras)
+        run(Path(arguments[0]), dict(a.split("=", 1) for a in arguments[1:]))
     except (StudyError, KeyboardInterrupt) as error:
         print(f"\n{str(error) or 'stopped; finished models and ascents are kept'}\n", file=sys.stderr)
         with contextlib.suppress(StudyError):

@@ -1,19 +1,27 @@
 """What may stand in params.yaml: one class a block, every key named, nothing else accepted."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+try:
+    from unlearning.data.kinds import KINDS
+except ImportError:
+    KINDS = ("natural", "canary", "secret")
+
+Kind = Literal[tuple(kind for kind in KINDS if kind != "own")]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Betas = Annotated[list[Beta], Field(min_length=2, max_length=2)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Loss = Literal["mean", "sum"]
+Optimizer = Literal["adamw", "adafactor"]
 
 
 def _whole_or_size(value: int | str) -> int | str:
@@ -22,7 +30,25 @@ def _whole_or_size(value: int | str) -> int | str:
     raise ValueError("Write whole, or a whole number from 1")
 
 
-BatchMode = Annotated[int | str, AfterValidator(_whole_or_size)]
+def _none(value: float) -> float:
+    if value:
+        raise ValueError("It has no effect here: write 0.0")
+    return value
+
+
+def _in(folder: str) -> Callable[[str | None], str | None]:
+    """A path of the user's in the folder that dvc watches; a change elsewhere would go unnoticed."""
+
+    def check(path: str | None) -> str | None:
+        if path is not None and (".." in Path(path).parts or Path(folder) not in Path(path).parents):
+            raise ValueError(f"It lies outside {folder}, which dvc watches. Move it to {folder}/{Path(path).name}")
+        return path
+
+    return check
+
+
+Batch = Annotated[int | str, AfterValidator(_whole_or_size)]
+NoEffect = Annotated[float, AfterValidator(_none)]
 
 
 class Block(BaseModel):
@@ -35,7 +61,7 @@ class Corpus(Block):
     """Which text, which of it is left out, and how it is split."""
 
     name: Literal["localisation", "wmt14", "jsonl"]
-    path: str | None = None
+    path: Annotated[str | None, AfterValidator(_in("own/corpus"))] = None
     limit: Positive | None = None
     package: str
     version: str
@@ -58,7 +84,7 @@ class Corpus(Block):
 class DrawnSet(Block):
     """A forget set that the study draws."""
 
-    kind: Literal["natural", "canary", "secret"]
+    kind: Kind
     size: Positive
     repetitions: Positive
 
@@ -67,18 +93,8 @@ class OwnSet(Block):
     """A forget set of the user's own: a JSONL file."""
 
     kind: Literal["own"]
-    path: str
+    path: Annotated[str, AfterValidator(_in("own/forget_sets"))]
     repetitions: Positive
-
-
-class Populations(Block):
-    """Never-trained examples of each generator."""
-
-    natural: Positive
-    canary: Positive
-    secret: Positive
-    pilot: Positive
-    followed: Positive
 
 
 class Design(Block):
@@ -88,7 +104,7 @@ class Design(Block):
     min_free_columns: NotNegative
 
 
-class Model(Block):
+class NewModel(Block):
     """Configuration of the T5 model."""
 
     d_model: Positive
@@ -97,19 +113,24 @@ class Model(Block):
     num_heads: Positive
     num_layers: Positive
     feed_forward_proj: Literal["gated-gelu", "gated-gelu_pytorch_tanh", "relu"]
-    tie_word_embeddings: bool
+    tie_word_embeddings: Literal[True]  # this version of the library does not untie them
 
 
-class Pretrained(Block):
-    """A pre-trained model in its place: a folder, or a repository of the Hugging Face hub at one commit."""
+class ModelInFolder(Block):
+    """A pre-trained model of the user's own."""
 
-    path: str | None = None
-    hub: str | None = None
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    path: Annotated[str, AfterValidator(_in("own/models"))]
 
 
-def _kind_of_model(block: object) -> str:
-    return "pretrained" if isinstance(block, dict) and {"path", "hub"} & set(block) else "scratch"
+class ModelOfHub(Block):
+    """A pre-trained model of the Hugging Face hub, at one commit."""
+
+    hub: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+def _kind_of_model(block: Any) -> str:
+    return next((key for key in ("path", "hub") if isinstance(block, dict) and key in block), "new")
 
 
 class Training(Block):
@@ -121,7 +142,7 @@ class Training(Block):
     epochs: Positive
     warmup_steps: NotNegative
     batch_tokens: Positive
-    dropout: Dropout
+    dropout: Fraction
     weight_decay: NotNegativeFloat
     clip_norm: PositiveFloat | None
 
@@ -140,12 +161,13 @@ class AdafactorTraining(Training):
     optimizer: Literal["adafactor"]
     clip_threshold: PositiveFloat
     decay_rate: Annotated[float, Field(lt=0)]
+    weight_decay: NoEffect
 
 
 class ExactPartners(Block):
     """Models that are retrained with one forget set left out, or with another order."""
 
-    optimizer: Literal["adamw", "adafactor"]
+    optimizer: Optimizer
     models: Positive
     forget_sets: list[str]
     repeats: NotNegative
@@ -159,15 +181,23 @@ class Train(Block):
     adafactor: AdafactorTraining
 
 
-class AscentMethod(Block):
-    """What every method of ascent has."""
+class Arm(Block):
+    """Models of one training, unlearned by one method; `rate` multiplies the learning rate."""
 
+    trained_with: Optimizer
+    method: Name
     learning_rate: PositiveFloat
+    rate: PositiveFloat = 1.0
     loss: Loss
     clip_norm: PositiveFloat | None = None
 
+    def differences(self, other: "Arm") -> set[str]:
+        """Settings in which two arms differ besides those that arms of one method may."""
+        mine, theirs = (dict(arm.model_dump(exclude={"trained_with", "rate"})) for arm in (self, other))
+        return {key for key in mine | theirs if mine.get(key) != theirs.get(key)}
 
-class AdamW(AscentMethod):
+
+class AdamW(Arm):
     """Ascent with AdamW, fresh state."""
 
     optimizer: Literal["adamw"]
@@ -176,15 +206,15 @@ class AdamW(AscentMethod):
     weight_decay: NotNegativeFloat
 
 
-class SGD(AscentMethod):
+class SGD(Arm):
     """Ascent with stochastic gradient descent."""
 
     optimizer: Literal["sgd"]
-    momentum: Beta
+    momentum: Fraction
     weight_decay: NotNegativeFloat
 
 
-class Adafactor(AscentMethod):
+class Adafactor(Arm):
     """Ascent with Adafactor, its second moments fresh or carried over from training."""
 
     optimizer: Literal["adafactor"]
@@ -197,7 +227,8 @@ class Adafactor(AscentMethod):
 class Pilot(Block):
     """How learning rates are chosen."""
 
-    methods: Annotated[list[Name], Field(min_length=1)]
+    size: Positive
+    arms: Annotated[list[Name], Field(min_length=1)]
     grid: Annotated[list[PositiveFloat], Field(min_length=1)]
     k_star: Annotated[list[Positive], Field(min_length=2, max_length=2)]
     k_max: Positive
@@ -207,14 +238,15 @@ class Unlearn(Block):
     """How long an ascent goes on and what is scored on its way."""
 
     k_max: Positive
-    dropout: Dropout
-    batch: BatchMode
+    dropout: NoEffect
+    batch: Batch
     beyond: Annotated[float, Field(ge=1, le=2)]
     heldout_fixed: Positive
     retain: Positive
     bleu_sentences: Positive
     bleu_tokens: Positive
     follow_every: Positive
+    followed: Positive
     placebo_models: Positive
     placebo: list[str]
 
@@ -223,8 +255,7 @@ class Ascent(Block):
     """One ascent stage."""
 
     forget_set: str
-    trained_with: str
-    method: str
+    arm: str
 
 
 class Delta(Block):
@@ -254,20 +285,21 @@ class Settings(Block):
     """All of params.yaml."""
 
     track: str
-    seed: NotNegative
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads_per_task: Positive
     precision: Literal["float32", "bfloat16"]
     device: Literal["cpu", "cuda"]
     corpus: Corpus
     forget_sets: Annotated[dict[Name, Annotated[DrawnSet | OwnSet, Field(discriminator="kind")]], Field(min_length=1)]
-    populations: Populations
+    populations: Annotated[dict[Kind, Positive], Field(min_length=1)]
     design: Design
     model: Annotated[
-        Annotated[Model, Tag("scratch")] | Annotated[Pretrained, Tag("pretrained")], Discriminator(_kind_of_model)
+        Annotated[NewModel, Tag("new")] | Annotated[ModelInFolder, Tag("path")] | Annotated[ModelOfHub, Tag("hub")],
+        Discriminator(_kind_of_model),
     ]
     base: Annotated[AdamWTraining | AdafactorTraining, Field(discriminator="optimizer")]
     train: Train
-    methods: dict[Name, Annotated[AdamW | SGD | Adafactor, Field(discriminator="optimizer")]]
+    arms: dict[Name, Annotated[AdamW | SGD | Adafactor, Field(discriminator="optimizer")]]
     pilot: Pilot
     unlearn: Unlearn
     ascents: Annotated[dict[Name, Ascent], Field(min_length=1)]

@@ -5,7 +5,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,14 +13,17 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from tools.mistakes import Place, mistakes
-from tools.schema import Model, OwnSet, Pretrained, Settings
+from tools.schema import Block, ModelInFolder, NewModel, OwnSet, Settings
+from unlearning.data.design import BASE, assign_columns
 from unlearning.data.jsonl import read_examples
 from unlearning.errors import StudyError
 
 PARAMS = "params.yaml"
+Place = tuple[str | int, ...]
 _TYPES = {"float_type": "a number", "int_type": "a whole number", "string_type": "text", "bool_type": "true or false"}
+_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
 
 
 def load(path: Path | str = PARAMS) -> Settings:
@@ -29,8 +32,7 @@ def load(path: Path | str = PARAMS) -> Settings:
     Raises:
         StudyError: the first mistake in the file, with line and mend.
     """
-    marks = _parse(path)
-    values = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    values, marks = _parse(path)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -43,10 +45,12 @@ def load(path: Path | str = PARAMS) -> Settings:
     return settings
 
 
-def _parse(path: Path | str) -> Any:
-    """The file with its line numbers."""
+def _parse(path: Path | str) -> tuple[dict[str, Any], MappingNode]:
+    """The file's values, and the same with line numbers."""
     try:
-        marks = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        yaml = YAML(typ="safe", pure=True)
+        values, marks = yaml.load(text), yaml.compose(text)
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no such file. Run from the top of the repository.") from None
     except UnicodeDecodeError:
@@ -57,21 +61,22 @@ def _parse(path: Path | str) -> Any:
         raise StudyError(f"{path}, line {line}: not YAML ({problem}). Correct that line.") from None
     except YAMLError as error:
         raise StudyError(f"{path}: not YAML ({str(error).splitlines()[0]}).") from None
-    if not isinstance(marks, dict):
+    if not isinstance(values, dict):
         raise StudyError(f"{path}, line 1: holds no settings. Restore it with git checkout {path}.")
-    return marks
+    return values, marks
 
 
-def _line(marks: Any, place: Sequence[str | int]) -> int:
+def _line(node: Any, place: Place) -> int:
     """The line, from 1, of the deepest part of a place that stands in the file."""
     line = 1
     for key in place:
-        if isinstance(marks, dict) and key in marks:
-            line = marks.lc.key(key)[0] + 1
-            marks = marks[key]
-        elif isinstance(marks, list) and isinstance(key, int) and key < len(marks):
-            line = marks.lc.item(key)[0] + 1
-            marks = marks[key]
+        entries = node.value if isinstance(node, MappingNode | SequenceNode) else []
+        pairs = [pair if isinstance(node, MappingNode) else (pair, pair) for pair in entries]
+        known = [name.value if isinstance(node, MappingNode) else i for i, (name, _) in enumerate(pairs)]
+        if key not in known:
+            break
+        name, node = pairs[known.index(key)]
+        line = name.start_mark.line + 1
     return line
 
 
@@ -81,7 +86,7 @@ def _place(values: Any, loc: Sequence[str | int]) -> Place:
     for i, key in enumerate(loc):
         listed = isinstance(values, list) and isinstance(key, int)
         inside = listed or (isinstance(values, dict) and key in values)
-        if inside or (i == len(loc) - 1 and isinstance(values, dict)):
+        if inside or (i == len(loc) - 1 and isinstance(values, dict) and key != "[key]"):
             place.append(key)
             values = values[key] if inside else None
     return tuple(place)
@@ -91,10 +96,14 @@ def _explain(place: Place, error: Any) -> str:
     """What is wrong and what mends it, in words."""
     name, kind, value = ".".join(map(str, place)), error["type"], error["input"]
     context = error.get("ctx", {})
+    if "[key]" in error["loc"]:
+        if kind == "literal_error":
+            return f"unknown key '{name}'. Take one of {context['expected']}."
+        return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
     if kind == "extra_forbidden":
-        close = get_close_matches(str(place[-1]), _known_keys(error["loc"]), n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else " Take it out."
-        return f"unknown key '{name}'.{hint}"
+        known = {key for block in _blocks(Block) for key in block.model_fields}
+        close = get_close_matches(str(place[-1]), sorted(known), n=1)
+        return f"unknown key '{name}'." + (f" Did you mean '{close[0]}'?" if close else " Take it out.")
     if kind == "missing":
         return f"the key '{name}' is missing. Put it back (git diff shows what was there)."
     if kind in _TYPES:
@@ -103,31 +112,102 @@ def _explain(place: Place, error: Any) -> str:
     if kind == "literal_error":
         return f"{name} is {value!r}. Take one of {context['expected']}."
     if kind.startswith("union_tag"):
-        tag = context["discriminator"].strip("'")
-        given = context.get("tag")
+        tag, given = context["discriminator"].strip("'"), context.get("tag")
         what = f"{name}.{tag} is {given!r}" if given else f"the key '{name}.{tag}' is missing"
         return f"{what}. Take one of {context.get('expected_tags', 'those that the comments name')}."
-    if kind == "string_pattern_mismatch" and "[key]" in error["loc"]:
-        return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "It should")
     return f"{name} is {value!r}. {message}."
 
 
-def _known_keys(loc: Sequence[str | int]) -> list[str]:
-    """The keys that may stand where an unknown one stood, found by walking the schema."""
-    schema = Settings.model_json_schema()
+def _blocks(block: type[Block]) -> Iterator[type[Block]]:
+    for child in block.__subclasses__():
+        yield child
+        yield from _blocks(child)
 
-    def alternatives(node: dict) -> list[dict]:
-        options = [node, *node.get("oneOf", []), *node.get("anyOf", [])]
-        return [schema["$defs"][o["$ref"].rpartition("/")[2]] if "$ref" in o else o for o in options]
 
-    node = schema
-    for key in loc[:-1]:
-        options = alternatives(node)
-        inner = [o["properties"][key] for o in options if key in o.get("properties", {})]
-        inner += [o["additionalProperties"] for o in options if isinstance(o.get("additionalProperties"), dict)]
-        node = inner[0] if inner else node
-    return sorted({key for option in alternatives(node) for key in option.get("properties", {})})
+# How blocks fit together
+
+
+def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
+    """Each place where one block contradicts another, and what mends it."""
+    if s.corpus.name == "jsonl" and not s.corpus.path:
+        yield ("corpus", "path"), "name the JSONL file of your corpus here."
+    half = s.design.models // 2
+    for block, key, limit, why in (
+        ("corpus", "min_words", s.corpus.max_words, "corpus.max_words is"),
+        ("unlearn", "retain", s.corpus.core, "corpus.core is"),
+        ("unlearn", "heldout_fixed", s.corpus.heldout, "corpus.heldout is"),
+        ("unlearn", "bleu_sentences", s.corpus.heldout, "corpus.heldout is"),
+        ("unlearn", "followed", min(s.populations.values()), "the smallest population has"),
+        ("unlearn", "placebo_models", half, "as many models never saw a set:"),
+    ):
+        if getattr(getattr(s, block), key) > limit:
+            yield (block, key), f"is too large ({why} {limit}). Lower it."
+    if s.unlearn.bleu_tokens < s.corpus.max_tokens:
+        yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {s.corpus.max_tokens}."
+    if not s.pilot.k_star[0] <= s.pilot.k_star[1] <= s.pilot.k_max:
+        yield ("pilot", "k_star"), "write the lower step first, and none above pilot.k_max."
+    for name in s.forget_sets:
+        if name in _RESERVED or name.startswith("never-"):
+            yield ("forget_sets", name), "the tables use this name for something else. Rename the set."
+    kinds = {name: spec.kind for name, spec in s.forget_sets.items()}
+    try:
+        assign_columns(kinds, models=s.design.models, min_free_columns=s.design.min_free_columns)
+    except StudyError as error:
+        yield ("design", "models"), str(error)
+    yield from _unknown_names(s)
+    yield from _arm_mistakes(s)
+    if s.train.exact_partners.models > half:
+        yield ("train", "exact_partners", "models"), f"{half} models hold a set. Lower it."
+    if s.claims.ind == s.claims.ood:
+        yield ("claims", "ood"), f"is {s.claims.ind}, as ind is: nothing to compare. Take another set."
+
+
+def _unknown_names(s: Settings) -> Iterator[tuple[Place, str]]:
+    """Names that must be those of forget sets, arms or ascents."""
+    sets = [(("claims", key), getattr(s.claims, key)) for key in ("ind", "ood")]
+    sets += [(("ascents", name, "forget_set"), ascent.forget_set) for name, ascent in s.ascents.items()]
+    sets += [
+        (("train", "exact_partners", "forget_sets", i), n) for i, n in enumerate(s.train.exact_partners.forget_sets)
+    ]
+    arms = [(("ascents", name, "arm"), ascent.arm) for name, ascent in s.ascents.items()]
+    arms += [(("pilot", "arms", i), name) for i, name in enumerate(s.pilot.arms)]
+    arms += [(("claims", "headline", i), name) for i, name in enumerate(s.claims.headline)]
+    ascents = [(("unlearn", "placebo", i), name) for i, name in enumerate(s.unlearn.placebo)]
+    known = (("forget set", s.forget_sets, sets), ("arm", s.arms, arms), ("ascent", s.ascents, ascents))
+    for what, choices, named in known:
+        for place, name in named:
+            if name not in choices:
+                close = get_close_matches(name, choices, n=1)
+                mend = f"Did you mean '{close[0]}'?" if close else f"Take one of {', '.join(choices)}."
+                yield place, f"unknown {what} '{name}'. {mend}"
+
+
+def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
+    methods: dict[str, str] = {}
+    for name, arm in s.arms.items():
+        if getattr(arm, "restored", False) and arm.trained_with != "adafactor":
+            message = f"training with {arm.trained_with} leaves no moments of Adafactor to restore. Write adafactor."
+            yield ("arms", name, "trained_with"), message
+        first = methods.setdefault(arm.method, name)
+        if unlike := sorted(arm.differences(s.arms[first])):
+            message = f"is {arm.method}, as {first} is, with another {', '.join(unlike)}. Rename its method."
+            yield ("arms", name, "method"), message
+    for i, name in enumerate(s.claims.headline):
+        if s.arms[name].rate != 1:
+            yield ("claims", "headline", i), f"{name} has rate {s.arms[name].rate:g}. A headline arm has rate 1."
+    pairs: dict[tuple[str, str], str] = {}
+    for name, ascent in s.ascents.items():
+        first = pairs.setdefault((ascent.forget_set, ascent.arm), name)
+        if first != name:
+            yield ("ascents", name), f"is {ascent.forget_set} in {ascent.arm}, as {first} is. Take one out."
+    for key in ("ind", "ood"):
+        for i, arm in enumerate(s.claims.headline):
+            if (getattr(s.claims, key), arm) not in pairs:
+                message = (
+                    f"{getattr(s.claims, key)} has no ascent in {arm}. Add one under ascents, or take the arm out."
+                )
+                yield ("claims", "headline", i), message
 
 
 # Files of the user's
@@ -141,28 +221,28 @@ def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
     Raises:
         StudyError: the first mistake, with file, line and mend.
     """
-    folder = settings.model.path if isinstance(settings.model, Pretrained) else None
-    if folder and not Path(folder).is_dir():
-        line = _line(_parse(path), ("model", "path"))
-        raise StudyError(f"{path}, line {line}: there is no folder {folder}. Correct the path.")
-    for name, spec in settings.forget_sets.items():
-        if isinstance(spec, OwnSet):
-            if not Path(spec.path).is_file():
-                line = _line(_parse(path), ("forget_sets", name, "path"))
-                raise StudyError(f"{path}, line {line}: there is no file {spec.path}. Correct the path.")
-            for number, row in read_examples(spec.path):
-                if not row["source"].strip() and _needs_a_source(settings.model):
-                    raise StudyError(
-                        f"{spec.path}, line {number}: the source is empty, and the model is an encoder-decoder. Write "
-                        "what the target answers to; only a decoder-only model does without."
-                    )
+    own = {name: spec.path for name, spec in settings.forget_sets.items() if isinstance(spec, OwnSet)}
+    places: list[tuple[Place, str]] = [(("forget_sets", name, "path"), file) for name, file in own.items()]
+    if isinstance(settings.model, ModelInFolder):
+        places.append((("model", "path"), settings.model.path))
+    for place, file in places:
+        if not Path(file).exists():
+            line = _line(_parse(path)[1], place)
+            raise StudyError(f"{path}, line {line}: {file} is not there. Correct the path.")
+    for file in own.values():
+        for number, row in read_examples(file):
+            if not row["source"].strip() and _needs_a_source(settings.model):
+                raise StudyError(
+                    f"{file}, line {number}: the source is empty, and the model is an encoder-decoder. Write what the "
+                    "target answers to; only a decoder-only model does without."
+                )
 
 
-def _needs_a_source(model: Model | Pretrained) -> bool:
+def _needs_a_source(model: Any) -> bool:
     """Is it an encoder-decoder model? (One of the hub is not here yet, and passes.)"""
-    if isinstance(model, Model):
+    if isinstance(model, NewModel):
         return True
-    config = Path(model.path or "", "config.json")
+    config = Path(getattr(model, "path", ""), "config.json")
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder"))
 
 

@@ -9,6 +9,7 @@ joblib hands the tasks out. UNLEARNING_ENGINE says to whom: `processes` of this 
 machines of a `ray` cluster, which share this folder under the same path (docs/cluster.md).
 """
 
+import ast
 import functools
 import hashlib
 import importlib.util
@@ -23,7 +24,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -32,6 +32,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import ParallelBackendBase
 from tqdm import tqdm
 
+import unlearning
 from unlearning.errors import StudyError
 
 SECONDS = ".seconds"  # in a task's folder: how long it took
@@ -57,7 +58,8 @@ def hash_files(*paths: str | Path) -> str:
     for path in map(Path, paths):
         if not path.exists():
             raise StudyError(f"{path} is not there: run the stage that makes it first (dvc repro)")
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        walked = os.walk(path, followlinks=True)  # a checkpoint may lie behind a link
+        files = sorted(Path(top, name) for top, _, names in walked for name in names) if path.is_dir() else [path]
         for file in files:
             name = file.relative_to(path).as_posix() if path.is_dir() else file.name
             digest.update(f"{name}\0{file.stat().st_size}\0".encode())
@@ -67,20 +69,49 @@ def hash_files(*paths: str | Path) -> str:
     return digest.hexdigest()
 
 
-def source_hash(*modules: ModuleType | str) -> str:
-    """SHA-256 of the source of modules, given as modules or by their dotted names."""
-    digest = hashlib.sha256()
-    for name in sorted(m if isinstance(m, str) else m.__name__ for m in modules):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise StudyError(f"module {name} has no source to hash")
-        digest.update(name.encode() + b"\0" + Path(spec.origin).read_bytes())
+def code_hash(function: Callable[..., Any]) -> str:
+    """SHA-256 of a function's module and of all modules of this project's science that it leads to."""
+    spec = importlib.util.find_spec(function.__module__)
+    if spec is None or spec.origin is None:
+        raise StudyError(f"module {function.__module__} has no source to hash")
+    code = Path(spec.origin).read_bytes()
+    digest = hashlib.sha256(code)
+    for name in sorted(reachable(code)):
+        digest.update(name.encode() + b"\0" + _source(name).read_bytes())
     return digest.hexdigest()
 
 
+def reachable(code: str | bytes) -> set[str]:
+    """Modules of `unlearning` that code imports, directly or through one another, also inside functions."""
+    found: set[str] = set()
+    todo = _imports(code)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo |= _imports(_source(name).read_bytes())
+    return found
+
+
+def _imports(code: str | bytes) -> set[str]:
+    """Dotted names of the modules of `unlearning` that a piece of code itself imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("unlearning.") and _source(name).is_file()}
+
+
+def _source(name: str) -> Path:
+    """File of a module of `unlearning`, found without importing it; there is none for a function's dotted name."""
+    return Path(unlearning.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
+
+
 def task_hash(function: Callable[..., Any], task: dict[str, Any], key: object) -> str:
-    """Name of a task's folder: hash of the function, its module's source, the arguments and the key."""
-    what = [function.__module__, function.__qualname__, source_hash(function.__module__), task, key]
+    """Name of a task's folder: hash of the function's name, the arguments and the key."""
+    what = [function.__module__, function.__qualname__, task, key]
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=_as_text).encode()).hexdigest()[:24]
 
 
@@ -114,7 +145,7 @@ def run_tasks(
         function: importable from a module; writes its results into the empty folder `out_dir`.
         tasks: keyword arguments of each call: plain values or paths.
         scratch: folder of the finished tasks, kept between runs and known to nobody else.
-        key: what else decides a result: parameters, hashes of input files and of module sources.
+        key: what else decides a result: parameters, hashes of input files. (The code is part of it anyway.)
         workers: tasks side by side; default UNLEARNING_WORKERS, or as many as there are processors.
         threads: of each task (BLAS, OpenMP); part of the setting, never of the machine.
         description: what one task is, as it shall stand in "model 3 of 16".
@@ -129,7 +160,8 @@ def run_tasks(
     engine = functools.partial(engines[asked], function, workers=workers, threads=threads)
     scratch = Path(scratch)
     scratch.mkdir(parents=True, exist_ok=True)
-    folders = [scratch / task_hash(function, task, [key, threads]) for task in tasks]
+    code = code_hash(function)
+    folders = [scratch / task_hash(function, task, [key, threads, code]) for task in tasks]
     todo = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
     total = len(set(folders))
     with closing(_attempts(engine, todo, description)) as outcomes:  # on Ctrl-C workers are torn down at once
