@@ -43,14 +43,17 @@ VERDICTS = ("verdict", "claim_verdict")
 
 def problems() -> Iterator[str]:
     """One sentence for each stage, record of a run and file that does not fit."""
+    code, ran = dict[str, list[str]](), dict[str, list[str]]()
     for name in stages.stages():
-        yield from stages.misfits(name)
-        yield from stages.misfits(name, code=True)
-    lock, ran = locked(), dict[str, list[str]]()
+        yield from (unfit := list(stages.misfits(name)))
+        if not unfit and (changed := stages.changed_code(name)):
+            code.setdefault(", ".join(changed), []).append(name)
+    yield from (f"code has changed since {stages.listed(names)} ran: {changed}" for changed, names in code.items())
+    lock = locked()
     for stage, record in stages.runs().items():
         other = [f"{name} {version}" for name, version in record["versions"].items() if version != lock.get(name)]
         ran.setdefault(", ".join(other), []).append(stage)
-    yield from (f"{', '.join(who)}: ran with {other}, not the locked version" for other, who in ran.items() if other)
+    yield from (f"{stages.listed(who)} ran with {other}, not as locked" for other, who in ran.items() if other)
     yield from (f"no stage makes {path}: make check CLEAN=1 removes it" for path in stages.leftovers())
 
 

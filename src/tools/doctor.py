@@ -165,7 +165,7 @@ def main(arguments: list[str]) -> int:
     if records := list(runs().values()):
         where = ", ".join(sorted({f"{record['cores']} cores of {record['processor']}" for record in records}))
         print(
-            f"all stages took {minutes(records):.0f} minutes when last recorded, on {where}; what is up to date is skipped"
+            f"all stages took {minutes(records):.0f} minutes when last recorded, on {where}; dvc skips what is current"
         )
     print("" if found else "nothing is wrong with this machine\n", end="")
     return min(len(found), 1)

@@ -79,24 +79,29 @@ def undeclared(name: str, modules: Iterable[str]) -> list[str]:
     return [path for path in paths if not any(inside(path, dep) for dep in deps)]
 
 
-def misfits(name: str, *, code: bool = False) -> Iterator[str]:
-    """What of a stage's last run is not as it is now: settings, inputs, outputs, or else its code.
+def misfits(name: str) -> Iterator[str]:
+    """What of a stage's last run is not as it is now: settings, inputs, outputs. Code is another question.
 
     Data and models that are not here (a fresh clone) count by the hash in dvc.lock.
     """
     stage = stage_of(name)
     if stage.cmd_changed or not all(out.hash_info for out in stage.outs):
-        if not code:
-            yield f"{name} has not been run, or was run by another command"
+        yield f"{name} has not been run, or was run by another command"
         return
     for dep in stage.deps:
-        if str(dep).startswith(CODE) == code and (problem := _misfit(name, dep)):
+        if not str(dep).startswith(CODE) and (problem := _misfit(name, dep)):
             yield problem
-    for out in [] if code else stage.outs:
+    for out in stage.outs:
         if out.exists and out.changed_checksum():
             yield f"{out} is not what {name} wrote"
         elif not out.exists and not out.use_cache:
             yield f"{out}, written by {name}, is missing"
+
+
+def changed_code(name: str) -> list[str]:
+    """The notebook and the sources of a stage that have changed since it ran."""
+    deps = [dep for dep in stage_of(name).deps if str(dep).startswith(CODE)]
+    return [str(dep) for dep in deps if not dep.exists or dep.changed_checksum()]
 
 
 def _misfit(name: str, dep: Any) -> str:
@@ -124,9 +129,13 @@ def check_inputs(name: str) -> None:
     for source in sources:
         for problem in misfits(source):
             raise StudyError(f"{problem}: dvc repro {source}")
-    if changed := [source for source in sources if any(misfits(source, code=True))]:
-        more = f" and {len(changed) - 1} more" if changed[1:] else ""
-        print(f"the code has changed since {changed[0]}{more} ran (make check tells where)", flush=True)
+    if changed := [source for source in sources if changed_code(source)]:
+        print(f"code has changed since {listed(changed)} ran (make check tells which)", flush=True)
+
+
+def listed(names: list[str]) -> str:
+    """The first name, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]
 
 
 def leftovers() -> list[Path]:
