@@ -38,7 +38,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     """The whole DAG by `dvc repro` at toy size, four models, in a temporary copy with a commit of its own."""
     before = digests(copies.ROOT, "results", "figures")
     root = copies.copy_repository(tmp_path_factory.mktemp("smoke") / "study")
-    copies.use_smoke_settings(root)
+    copies.use_small_settings(root)
     copies.clear_results(root)
     ran = copies.dvc(root, "repro")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]

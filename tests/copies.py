@@ -9,9 +9,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tools.live import overlay, small
+
 ROOT = Path(__file__).parents[1]
-READING = ("training", "exposure", "trade_off", "memorization", "claims")  # stages
-WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
+READING = ("overview", "training", "exposure", "trade_off", "memorization", "claims")  # stages
 
 
 def repository_files(root: Path = ROOT) -> list[Path]:
@@ -77,20 +78,11 @@ def dvc(repository: Path, *arguments: str, **more: str) -> subprocess.CompletedP
     return module(repository, "dvc", *arguments, **more)
 
 
-def use_smoke_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:
-    """Lay tests/smoke.yaml (and more) over the copy's params.yaml."""
+def use_small_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:
+    """Lay the product's small sizes, and more, over the copy's params.yaml."""
     yaml = YAML(typ="safe", pure=True)
-    params = yaml.load((repository / "params.yaml").read_text(encoding="utf-8"))
-    for changes in (yaml.load((ROOT / "tests/smoke.yaml").read_text(encoding="utf-8")), more):
-        for name, block in changes.items():
-            whole = name in WHOLE_BLOCKS or (name == "model" and "path" in block)
-            params[name] = block if whole else _merged(params.get(name), block)
+    params = small(yaml.load((repository / "params.yaml").read_text(encoding="utf-8")))
+    params = overlay(params, more)
     with (repository / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)
     return params
-
-
-def _merged(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
-    return new

@@ -36,7 +36,7 @@ def texts(n: int, *, seed: int) -> list[str]:
 @pytest.mark.slow
 def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_read_from_the_tables(tmp_path):
     root = copies.copy_repository(tmp_path / "study")
-    copies.use_smoke_settings(root, **EDITS)
+    copies.use_small_settings(root, **EDITS)
     copies.clear_results(root)
     save(root / "own/models/mine", "gpt2")
     pairs = zip(texts(500, seed=1), texts(500, seed=2), strict=True)
