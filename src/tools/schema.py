@@ -130,7 +130,7 @@ class ModelOfHub(Block):
 
 
 def _kind_of_model(block: Any) -> str:
-    return next((key for key in ("path", "hub") if isinstance(block, dict) and key in block), "new")
+    return next((f"<{key}>" for key in ("path", "hub") if isinstance(block, dict) and key in block), "<new>")
 
 
 class Training(Block):
@@ -294,7 +294,7 @@ class Settings(Block):
     populations: Annotated[dict[Kind, Positive], Field(min_length=1)]
     design: Design
     model: Annotated[
-        Annotated[NewModel, Tag("new")] | Annotated[ModelInFolder, Tag("path")] | Annotated[ModelOfHub, Tag("hub")],
+        Annotated[NewModel, Tag("<new>")] | Annotated[ModelInFolder, Tag("<path>")] | Annotated[ModelOfHub, Tag("<hub>")],
         Discriminator(_kind_of_model),
     ]
     base: Annotated[AdamWTraining | AdafactorTraining, Field(discriminator="optimizer")]
