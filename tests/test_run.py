@@ -131,7 +131,8 @@ plt.show()"""
 
 
 def test_what_users_have_set_for_their_own_notebooks_changes_nothing(study, monkeypatch):
-    code = "import matplotlib.pyplot as plt\nprint(plt.rcParams['lines.linewidth'], 'seen' in dir())\nplt.plot([1, 2])\nplt.show()"
+    code = "import matplotlib.pyplot as plt\nprint(plt.rcParams['lines.linewidth'], 'seen' in dir())\n"
+    code += "plt.plot([1, 2])\nplt.show()"
     write_notebook(parameters("seed", "block"), v4.new_code_cell(code))
     assert run("story", monkeypatch=monkeypatch) == 0
     plain = OUT.read_bytes()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from unlearning.errors import StudyError
 from tools.schema import ModelInFolder
 from tools.settings import check_own_files, load
+from unlearning.errors import StudyError
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
