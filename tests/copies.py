@@ -1,5 +1,6 @@
 """Temporary copies of the repository: tests run the pipeline there and never touch committed results."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -76,6 +77,18 @@ def environment(repository: Path, **more: str) -> dict[str, str]:
 def dvc(repository: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run dvc in a copy; its output as text."""
     return module(repository, "dvc", *arguments, **more)
+
+
+def add_kind(repository: Path, name: str, *, like: str) -> None:
+    """One more kind of forget set in the two tables `KINDS` of a copy, as somebody who adds one would write it."""
+    for path in (repository / "src/unlearning/data/kinds.py", repository / "src/paper/look.py"):
+        text = path.read_text(encoding="utf-8")
+        assigned = (node for node in ast.parse(text).body if isinstance(node, ast.Assign | ast.AnnAssign))
+        table = next(node.value for node in assigned if "KINDS" in ast.unparse(node).partition("=")[0])
+        entry = next(value for key, value in zip(table.keys, table.values, strict=True) if key.value == like)
+        opening = text.splitlines()[table.lineno - 1]
+        line = f"    {name!r}: {ast.get_source_segment(text, entry)},"
+        path.write_text(text.replace(opening, f"{opening}\n{line}", 1), encoding="utf-8")
 
 
 def use_small_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:
