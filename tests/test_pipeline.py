@@ -77,7 +77,7 @@ def test_the_modules_that_a_notebook_and_its_tasks_lead_to_lie_in_the_dependenci
     code = code_of(source_and_extras(stage)[0])
     if re.search(r"^(import|from) paper\b", code, re.M):
         assert "src/paper" in map(str, all_stages()[stage].deps)
-        code += "\n".join(path.read_text() for path in ROOT.glob("src/paper/*.py"))
+        code = "\n".join([code, *(path.read_text() for path in ROOT.glob("src/paper/*.py"))])
     assert stages.undeclared(stage, reachable(code)) == []
 
 
