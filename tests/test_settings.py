@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.schema import ModelInFolder
+from tools.schema import MODEL_IN_FOLDER
 from tools.settings import check_own_files, load
 from unlearning.errors import StudyError
 
@@ -281,6 +281,6 @@ def test_an_encoder_decoder_needs_sources_and_a_decoder_does_not(tmp_path, monke
         folder = tmp_path / "own/models/mine"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"is_encoder_decoder": not decoder}))
-        other = found.model_copy(update={"model": ModelInFolder(path="own/models/mine")})
+        other = found.model_copy(update={"model": MODEL_IN_FOLDER(path="own/models/mine")})
         with nullcontext() if decoder else pytest.raises(StudyError, match="line 2"):
             check_own_files(other)

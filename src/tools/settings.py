@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from tools.schema import Block, ModelInFolder, NewModel, OwnSet, Settings
+from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings
 from unlearning.data.design import BASE, assign_columns
 from unlearning.data.jsonl import read_examples
 from unlearning.errors import StudyError
@@ -101,7 +101,7 @@ def _explain(place: Place, error: Any) -> str:
             return f"unknown key '{name}'. Take one of {context['expected']}."
         return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
     if kind == "extra_forbidden":
-        known = {key for block in _blocks(Block) for key in block.model_fields}
+        known = {key for block in [*Block.__subclasses__(), *ARM.__subclasses__()] for key in block.model_fields}
         close = get_close_matches(str(place[-1]), sorted(known), n=1)
         return f"unknown key '{name}'." + (f" Did you mean '{close[0]}'?" if close else " Take it out.")
     if kind == "missing":
@@ -117,12 +117,6 @@ def _explain(place: Place, error: Any) -> str:
         return f"{what}. Take one of {context.get('expected_tags', 'those that the comments name')}."
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "It should")
     return f"{name} is {value!r}. {message}."
-
-
-def _blocks(block: type[Block]) -> Iterator[type[Block]]:
-    for child in block.__subclasses__():
-        yield child
-        yield from _blocks(child)
 
 
 # How blocks fit together
@@ -190,7 +184,8 @@ def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
             message = f"training with {arm.trained_with} leaves no moments of Adafactor to restore. Write adafactor."
             yield ("arms", name, "trained_with"), message
         first = methods.setdefault(arm.method, name)
-        if unlike := sorted(arm.differences(s.arms[first])):
+        mine, theirs = (a.model_dump(exclude={"trained_with", "rate"}) for a in (arm, s.arms[first]))
+        if unlike := sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)):
             message = f"is {arm.method}, as {first} is, with another {', '.join(unlike)}. Rename its method."
             yield ("arms", name, "method"), message
     for i, name in enumerate(s.claims.headline):
@@ -221,9 +216,9 @@ def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
     Raises:
         StudyError: the first mistake, with file, line and mend.
     """
-    own = {name: spec.path for name, spec in settings.forget_sets.items() if isinstance(spec, OwnSet)}
+    own = {name: spec.path for name, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
     places: list[tuple[Place, str]] = [(("forget_sets", name, "path"), file) for name, file in own.items()]
-    if isinstance(settings.model, ModelInFolder):
+    if isinstance(settings.model, MODEL_IN_FOLDER):
         places.append((("model", "path"), settings.model.path))
     for place, file in places:
         if not Path(file).exists():
@@ -240,7 +235,7 @@ def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
 
 def _needs_a_source(model: Any) -> bool:
     """Is it an encoder-decoder model? (One of the hub is not here yet, and passes.)"""
-    if isinstance(model, NewModel):
+    if isinstance(model, NEW_MODEL):
         return True
     config = Path(getattr(model, "path", ""), "config.json")
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder"))
