@@ -63,7 +63,7 @@ def test_conda_users_get_the_same_python_and_the_same_lock():
 
 
 def test_this_environment_is_the_locked_one():
-    wrong = {n: (doctor._version(n), v) for n, v in doctor.locked().items() if doctor._version(n) != v}
+    wrong = {n: (doctor.installed(n), v) for n, v in doctor.locked().items() if doctor.installed(n) != v}
     assert not wrong
 
 

@@ -69,7 +69,7 @@ def at_root(monkeypatch):
 @pytest.mark.parametrize("stage", groups())
 def test_a_notebook_declares_exactly_the_parameters_of_its_stage(stage, at_root):
     source, extras = source_and_extras(stage)
-    run._parameters(source, stages.params(stage) | extras, stage)
+    run.parameters(source, stages.params(stage) | extras, stage)
 
 
 @pytest.mark.parametrize("stage", groups())

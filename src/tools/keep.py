@@ -13,7 +13,7 @@ def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="unlearning-") as folder:
         kept = {path: Path(folder) / str(number) for number, path in enumerate(paths) if path.exists()}
         for path, copy in kept.items():
-            _copy(path, copy)
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, copy)
         try:
             yield
         except BaseException:
@@ -21,9 +21,5 @@ def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             for path, copy in kept.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _copy(copy, path)
+                shutil.move(copy, path)
             raise
-
-
-def _copy(source: Path, target: Path) -> None:
-    (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)

@@ -9,6 +9,7 @@ are strings, and full=True where the notebook declares it. They must be exactly 
 tracks.
 """
 
+import ast
 import contextlib
 import importlib.util
 import json
@@ -36,42 +37,32 @@ ENVIRONMENT = {
     "IPYKERNEL_CELL_NAME": "<cell>",
     "MATPLOTLIBRC": str(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/matplotlibrc"),
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_MININTERVAL": "10",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ENVIRONMENT |= {
+    f"HF_{name}": "1"
+    for name in ("HUB_DISABLE_TELEMETRY", "DATASETS_DISABLE_PROGRESS_BARS", "HUB_DISABLE_PROGRESS_BARS")
 }
 
 # No network, but for what the settings name: a model of the hub, a data set of the hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 # One instruction set for all machines, so that their numbers agree; bfloat16 needs a newer one.
-ONE_INSTRUCTION_SET = {
-    "MKL_CBWR": "AVX2",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
-    "OPENBLAS_CORETYPE": "Haswell",
-}
+ONE_INSTRUCTION_SET = {"MKL_CBWR": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+ONE_INSTRUCTION_SET |= {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR", "OPENBLAS_CORETYPE": "Haswell"}
 
 # What a user may have set for all notebooks of theirs.
 PERSONAL = ("PYTHONSTARTUP", "JUPYTER_PATH")
 
 # A cell that is run after the notebook's last one and not kept: which package modules the kernel has imported.
-PROBE = """
-import json as _json, sys as _sys
-print(_json.dumps(sorted(
-    name for name, module in _sys.modules.items()
-    if name.startswith(("unlearning.", "paper.")) and not hasattr(module, "__path__")
-)))
-"""
+PROBE = """import sys as _sys
+print(*(name for name, module in _sys.modules.items()
+        if name.startswith(("unlearning.", "paper.")) and not hasattr(module, "__path__")))"""
 
 
 def run(source: Path, extras: dict[str, str]) -> None:
@@ -83,6 +74,8 @@ def run(source: Path, extras: dict[str, str]) -> None:
     """
     # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import nbformat
+
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     if not stage:
         raise StudyError("run through dvc (dvc repro -s STAGE), or name the stage: DVC_STAGE=… python -m …")
@@ -91,29 +84,33 @@ def run(source: Path, extras: dict[str, str]) -> None:
     found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
     if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
-    params = _parameters(source, stages.params(stage) | extras, stage)
+    params = parameters(source, stages.params(stage) | extras, stage)
     stages.check_inputs(stage)
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
     os.environ["UNLEARNING_TASK_LOG"] = str(log.resolve())
-    outs = stages.outputs(stage)
+    outs, target = stages.outputs(stage), Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb"
     started, now = time.monotonic(), time.time()
     with restored_on_failure(outs):
         notebook = _execute(source, params, stage)
-        loaded = json.loads("".join(o.text for o in notebook.cells.pop().outputs))
+        loaded = "".join(output.text for output in notebook.cells.pop().outputs).split()
         if missing := stages.undeclared(stage, loaded):
             raise StudyError(f"dvc.yaml: stage {stage} loads but does not depend on {', '.join(missing)}")
-        _write(normalise(notebook), Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(nbformat.writes(normalise(notebook)).rstrip("\n") + "\n", encoding="utf-8", newline="\n")
         _settle(stage, outs, now - 1)  # a file's time may lag behind the clock by a few milliseconds
     _record(stage, time.monotonic() - started, log)
 
 
-def _parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, Any]:
+def parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, Any]:
     """What the notebook gets, if that is what its parameters cell declares."""
-    import papermill
+    import nbformat
 
-    with _quiet():
-        declared = set(papermill.inspect_notebook(str(source)))
+    cells = [
+        cell for cell in nbformat.read(source, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])
+    ]
+    lines = [node for cell in cells for node in ast.parse(cell.source).body]
+    declared = {target.id for line in lines for target in line.targets}
     params |= {"full": True} if "full" in declared else {}
     if unlike := sorted(declared ^ set(params)):
         told = [f"{name} ({'the notebook' if name in declared else 'the stage'} alone has it)" for name in unlike]
@@ -152,22 +149,17 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(params) | {"UNLEARNING_STAGE": stage})
     _show_log()
+    told = {"progress_bar": False, "log_output": True, "record_timing": False, "coalesce_streams": True}
     try:
         with _own_folder() as config:
             executed = papermill.execute_notebook(
-                notebook,
-                str(failed),
-                parameters=params,
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=True,
-                record_timing=False,
-                coalesce_streams=True,
-                start_timeout=120,
-                config=config,
+                notebook, str(failed), params, kernel_name="python3", start_timeout=120, config=config, **told
             )
     except PapermillExecutionError as error:
-        raise StudyError(_explain(error, stage, failed)) from None
+        if error.ename == "StudyError":  # a mistake of the user is told in its own words
+            raise StudyError(f"stage {stage}: {error.evalue}") from None
+        where = f"stage {stage} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {failed}"
+        raise StudyError("\n".join([*error.traceback, "", where])) from None
     except DeadKernelError:
         raise StudyError(
             f"stage {stage}: the notebook's process died, most likely for lack of memory. Close other programs or "
@@ -193,32 +185,14 @@ def _own_folder() -> Iterator[Any]:
         yield config
 
 
-def _explain(error: Any, stage: str, failed: Path) -> str:
-    """One message for a mistake of the user; a traceback and where to look for anything else."""
-    if error.ename == "StudyError":
-        return f"stage {stage}: {error.evalue}"
-    text = "\n".join(error.traceback)
-    return f"{text}\n\nstage {stage} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {failed}"
-
-
-def _write(notebook: Any, target: Path) -> None:
-    import nbformat
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8", newline="\n")
-    os.replace(temporary, target)
-
-
 def _record(stage: str, seconds: float, log: Path) -> None:
     """Time, memory and machine of this run, for the pages that tell it (no output of a stage)."""
     from tools.doctor import machine
 
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
     peak_mib = peak / 1024 if sys.platform != "darwin" else peak / 2**20
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    tasks = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     log.unlink(missing_ok=True)
-    tasks = [json.loads(line) for line in lines]
     path = Path("results/runs") / f"{stage}.json"
     work = sum(t["count"] * t["seconds_each"] for t in tasks) / default_workers()
     if work > seconds:  # tasks of an earlier run were used: no record of a run from nothing
@@ -231,24 +205,12 @@ def _record(stage: str, seconds: float, log: Path) -> None:
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("papermill")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _show_log() -> None:
     """What cells print goes to stderr as they run; papermill's own remarks do not."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logger = logging.getLogger("papermill")
     logger.setLevel(logging.INFO)
-    own = ("Input Notebook:", "Output Notebook:", "Executing notebook with kernel:", "Executing Cell", "Ending Cell")
-    hidden = (*own, "<Figure", '["paper.', '["unlearning.')
+    hidden = ("Input Notebook:", "Output Notebook:", "Executing ", "Ending Cell", "<Figure", "paper.", "unlearning.")
     logger.addFilter(lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith(hidden))
 
 
