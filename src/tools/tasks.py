@@ -1,12 +1,12 @@
 """Independent tasks (a model, an ascent), side by side in processes and resumable one by one.
 
-A task is a call of one function; what it writes lands in a folder whose name is the hash of everything that
-decides it. A folder that is there is finished (it appears by an atomic rename), so a task is never repeated,
-and a killed stage goes on at its last finished task. What comes out may not depend on how many tasks run side
-by side, nor where: every task runs in a child process, with the same number of threads, also when it is alone.
+A task is a call of one function; what it writes lands in a folder whose name is the hash of everything that decides
+it. A folder that is there is finished (it appears by an atomic rename), so a task is never repeated, and a killed
+stage goes on at its last finished task. What comes out may not depend on how many tasks run side by side, nor where:
+every task runs in a child process, with the same number of threads, also when it is alone.
 
-joblib hands the tasks out. UNLEARNING_ENGINE says to whom: `processes` of this machine (joblib's loky), or the
-machines of a `ray` cluster, which share this folder under the same path (docs/cluster.md).
+UNLEARNING_ENGINE says who runs them: `processes` of this machine (joblib's loky), or the machines of a `ray` cluster,
+which share this folder under the same path (docs/cluster.md).
 """
 
 import ast
@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import ParallelBackendBase
-from tqdm import tqdm
 
 import unlearning
 from unlearning.errors import StudyError
@@ -70,11 +69,8 @@ def hash_files(*paths: str | Path) -> str:
 
 
 def code_hash(function: Callable[..., Any]) -> str:
-    """SHA-256 of a function's module and of all modules of this project's science that it leads to."""
-    spec = importlib.util.find_spec(function.__module__)
-    if spec is None or spec.origin is None:
-        raise StudyError(f"module {function.__module__} has no source to hash")
-    code = Path(spec.origin).read_bytes()
+    """SHA-256 of a function's module and of all modules of `unlearning` that it leads to."""
+    code = Path(importlib.util.find_spec(function.__module__).origin).read_bytes()
     digest = hashlib.sha256(code)
     for name in sorted(reachable(code)):
         digest.update(name.encode() + b"\0" + _source(name).read_bytes())
@@ -84,24 +80,16 @@ def code_hash(function: Callable[..., Any]) -> str:
 def reachable(code: str | bytes) -> set[str]:
     """Modules of `unlearning` that code imports, directly or through one another, also inside functions."""
     found: set[str] = set()
-    todo = _imports(code)
+    todo = [code]
     while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo |= _imports(_source(name).read_bytes())
+        for node in ast.walk(ast.parse(todo.pop())):
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            new = {name for name in names - found if name.startswith("unlearning.") and _source(name).is_file()}
+            todo += [_source(name).read_bytes() for name in new]
+            found |= new
     return found
-
-
-def _imports(code: str | bytes) -> set[str]:
-    """Dotted names of the modules of `unlearning` that a piece of code itself imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.startswith("unlearning.") and _source(name).is_file()}
 
 
 def _source(name: str) -> Path:
@@ -109,24 +97,12 @@ def _source(name: str) -> Path:
     return Path(unlearning.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
 
 
-def task_hash(function: Callable[..., Any], task: dict[str, Any], key: object) -> str:
-    """Name of a task's folder: hash of the function's name, the arguments and the key."""
-    what = [function.__module__, function.__qualname__, task, key]
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=_as_text).encode()).hexdigest()[:24]
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, Path):
-        return value.as_posix()
-    raise TypeError(f"a task's arguments and key are plain values or paths, not {type(value).__name__}")
-
-
 def default_workers(otherwise: int | None = None) -> int:
     """Tasks side by side: UNLEARNING_WORKERS; where that is not set, `otherwise` or the processors we may use."""
-    asked = os.environ.get("UNLEARNING_WORKERS", "").strip()
-    if asked and (not asked.isdigit() or int(asked) < 1):
-        raise StudyError(f"UNLEARNING_WORKERS must be a positive integer, not {asked!r}")
-    return int(asked) if asked else otherwise or cpu_count()
+    named = os.environ.get("UNLEARNING_WORKERS", "").strip()
+    if named and (not named.isdigit() or int(named) < 1):
+        raise StudyError(f"UNLEARNING_WORKERS must be a positive integer, not {named!r}")
+    return int(named) if named else otherwise or cpu_count()
 
 
 def run_tasks(
@@ -154,19 +130,23 @@ def run_tasks(
         StudyError: one or more tasks failed (the finished ones are kept), or there is no such engine.
     """
     engines = {"processes": _on_this_machine, "ray": _on_the_cluster}
-    asked = os.environ.get("UNLEARNING_ENGINE", "").strip() or "processes"
-    if asked not in engines:
-        raise StudyError(f"UNLEARNING_ENGINE must be one of {', '.join(engines)}, not {asked!r}")
-    engine = functools.partial(engines[asked], function, workers=workers, threads=threads)
+    named = os.environ.get("UNLEARNING_ENGINE", "").strip() or "processes"
+    if named not in engines:
+        raise StudyError(f"UNLEARNING_ENGINE must be one of {', '.join(engines)}, not {named!r}")
+    engine = functools.partial(engines[named], function, workers=workers, threads=threads)
     scratch = Path(scratch)
     scratch.mkdir(parents=True, exist_ok=True)
-    code = code_hash(function)
-    folders = [scratch / task_hash(function, task, [key, threads, code]) for task in tasks]
+    what = [function.__module__, function.__qualname__, code_hash(function), threads, key]
+    texts = [json.dumps([what, task], sort_keys=True, default=Path.as_posix) for task in tasks]
+    folders = [scratch / hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
     todo = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
-    total = len(set(folders))
+    total, failures = len(set(folders)), []
+    if len(todo) < total:
+        print(f"{total - len(todo)} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
     with closing(_attempts(engine, todo, description)) as outcomes:  # on Ctrl-C workers are torn down at once
-        ended = _progress(outcomes, total, total - len(todo), description)
-        failures = [f"{description} {todo[folder]}:\n{problem.rstrip()}" for folder, problem in ended if problem]
+        for count, (folder, problem) in enumerate(outcomes, start=total - len(todo) + 1):
+            failures += [f"{description} {todo[folder]}:\n{problem.rstrip()}"] if problem else []
+            print(f"{description} {count} of {total}", file=sys.stderr, flush=True)
     if failures:
         count = f"{len(failures)} {description} task(s)"
         raise StudyError(f"{count} failed; finished ones are kept. First failure, {failures[0]}")
@@ -178,15 +158,15 @@ def _attempts(engine: Callable[..., Outcomes], todo: dict[Path, dict[str, Any]],
     """The outcome of every task. Those that an engine gives no outcome for (a worker died) get another attempt."""
     left = dict(todo)
     for attempt in range(ATTEMPTS):
-        if attempt and left:
-            tqdm.write(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr)
-        if left:
-            with closing(engine(list(left.items()))) as outcomes:
-                for folder, problem in outcomes:
-                    del left[folder]
-                    yield folder, problem
-    for folder in left:
-        yield folder, KILLED
+        if not left:
+            break
+        if attempt:
+            print(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr, flush=True)
+        with closing(engine(list(left.items()))) as outcomes:
+            for folder, problem in outcomes:
+                del left[folder]
+                yield folder, problem
+    yield from ((folder, KILLED) for folder in left)
 
 
 def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
@@ -206,10 +186,9 @@ def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | No
 def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
     """Tasks on the machines of a Ray cluster: RAY_ADDRESS, else the one that runs here, else a new one here.
 
-    Each task is a Ray task that takes `threads` processors, and a GPU of its own if its `device` is cuda (Ray shows
-    it no other); a thread of joblib here waits for it. So Ray finds a free machine for each, machines may come and
-    go, and a worker's death costs the others nothing. (Ray's own backend for joblib deals tasks out in turn, also
-    to busy workers, and stops all of them when one dies.)
+    Each task is a Ray task that takes `threads` processors, and a GPU of its own if its `device` is cuda; a thread of
+    joblib here waits for it. So Ray finds a free machine for each, and a worker's death costs the others nothing.
+    (Ray's own backend for joblib deals tasks out in turn, also to busy workers, and stops all when one dies.)
     """
     try:
         import ray
@@ -291,15 +270,3 @@ def _log(folders: Sequence[Path], description: str) -> None:
         line = {"task": description, "count": len(folders), "seconds_each": round(sum(seconds) / len(seconds), 1)}
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-
-
-def _progress(done: Iterable[Any], total: int, finished: int, description: str) -> Iterator[Any]:
-    """A bar on a terminal; elsewhere one line on stderr for each finished task."""
-    if sys.stderr.isatty():
-        yield from tqdm(done, total=total, initial=finished, desc=description, mininterval=1, file=sys.stderr)
-        return
-    if finished:
-        print(f"{finished} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
-    for count, item in enumerate(done, start=finished + 1):
-        yield item
-        print(f"{description} {count} of {total}", file=sys.stderr, flush=True)
