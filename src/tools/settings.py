@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings
@@ -45,22 +45,20 @@ def load(path: Path | str = PARAMS) -> Settings:
     return settings
 
 
-def _parse(path: Path | str) -> tuple[dict[str, Any], MappingNode]:
+def _parse(path: Path | str) -> tuple[dict[str, Any], Any]:
     """The file's values, and the same with line numbers."""
+    yaml = YAML(typ="safe", pure=True)
     try:
         text = Path(path).read_text(encoding="utf-8")
-        yaml = YAML(typ="safe", pure=True)
         values, marks = yaml.load(text), yaml.compose(text)
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no such file. Run from the top of the repository.") from None
     except UnicodeDecodeError:
         raise StudyError(f"{path} is not UTF-8. Save it as UTF-8.") from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        problem = str(error.problem).splitlines()[0]
-        raise StudyError(f"{path}, line {line}: not YAML ({problem}). Correct that line.") from None
     except YAMLError as error:
-        raise StudyError(f"{path}: not YAML ({str(error).splitlines()[0]}).") from None
+        mark = getattr(error, "problem_mark", None)
+        problem = str(getattr(error, "problem", error)).splitlines()[0]
+        raise StudyError(f"{path}, line {mark.line + 1 if mark else '?'}: not YAML ({problem}). Correct it.") from None
     if not isinstance(values, dict):
         raise StudyError(f"{path}, line 1: holds no settings. Restore it with git checkout {path}.")
     return values, marks
@@ -70,12 +68,12 @@ def _line(node: Any, place: Place) -> int:
     """The line, from 1, of the deepest part of a place that stands in the file."""
     line = 1
     for key in place:
-        entries = node.value if isinstance(node, MappingNode | SequenceNode) else []
-        pairs = [pair if isinstance(node, MappingNode) else (pair, pair) for pair in entries]
-        known = [name.value if isinstance(node, MappingNode) else i for i, (name, _) in enumerate(pairs)]
-        if key not in known:
+        mapping = isinstance(node, MappingNode)
+        entries = node.value if mapping else enumerate(node.value) if isinstance(node, SequenceNode) else []
+        named = {name.value if mapping else name: (name if mapping else value, value) for name, value in entries}
+        if key not in named:
             break
-        name, node = pairs[known.index(key)]
+        name, node = named[key]
         line = name.start_mark.line + 1
     return line
 
@@ -94,23 +92,21 @@ def _place(values: Any, loc: Sequence[str | int]) -> Place:
 
 def _explain(place: Place, error: Any) -> str:
     """What is wrong and what mends it, in words."""
-    name, kind, value = ".".join(map(str, place)), error["type"], error["input"]
-    context = error.get("ctx", {})
-    if "[key]" in error["loc"]:
-        if kind == "literal_error":
-            return f"unknown key '{name}'. Take one of {context['expected']}."
-        return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
+    name, kind, value, context = ".".join(map(str, place)), error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         known = {key for block in [*Block.__subclasses__(), *ARM.__subclasses__()] for key in block.model_fields}
         close = get_close_matches(str(place[-1]), sorted(known), n=1)
         return f"unknown key '{name}'." + (f" Did you mean '{close[0]}'?" if close else " Take it out.")
     if kind == "missing":
         return f"the key '{name}' is missing. Put it back (git diff shows what was there)."
+    if kind == "string_pattern_mismatch" and "[key]" in error["loc"]:
+        return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
     if kind in _TYPES:
         quotes = ", without quotes, such as 1.0e-4" if kind == "float_type" and isinstance(value, str) else ""
         return f"{name} is {value!r}. Write {_TYPES[kind]}{quotes}."
     if kind == "literal_error":
-        return f"{name} is {value!r}. Take one of {context['expected']}."
+        what = f"unknown key '{name}'" if "[key]" in error["loc"] else f"{name} is {value!r}"
+        return f"{what}. Take one of {context['expected']}."
     if kind.startswith("union_tag"):
         tag, given = context["discriminator"].strip("'"), context.get("tag")
         what = f"{name}.{tag} is {given!r}" if given else f"the key '{name}.{tag}' is missing"
@@ -124,23 +120,24 @@ def _explain(place: Place, error: Any) -> str:
 
 def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     """Each place where one block contradicts another, and what mends it."""
-    if s.corpus.name == "jsonl" and not s.corpus.path:
+    half, corpus = s.design.models // 2, s.corpus
+    if corpus.name == "jsonl" and not corpus.path:
         yield ("corpus", "path"), "name the JSONL file of your corpus here."
-    half = s.design.models // 2
-    for block, key, limit, why in (
-        ("corpus", "min_words", s.corpus.max_words, "corpus.max_words is"),
-        ("unlearn", "retain", s.corpus.core, "corpus.core is"),
-        ("unlearn", "heldout_fixed", s.corpus.heldout, "corpus.heldout is"),
-        ("unlearn", "bleu_sentences", s.corpus.heldout, "corpus.heldout is"),
-        ("unlearn", "followed", min(s.populations.values()), "the smallest population has"),
-        ("unlearn", "placebo_models", half, "as many models never saw a set:"),
+    for place, value, limit, why in (
+        (("corpus", "min_words"), corpus.min_words, corpus.max_words, "corpus.max_words is"),
+        (("unlearn", "retain"), s.unlearn.retain, corpus.core, "corpus.core is"),
+        (("unlearn", "heldout_fixed"), s.unlearn.heldout_fixed, corpus.heldout, "corpus.heldout is"),
+        (("unlearn", "bleu_sentences"), s.unlearn.bleu_sentences, corpus.heldout, "corpus.heldout is"),
+        (("unlearn", "followed"), s.unlearn.followed, min(s.populations.values()), "the smallest population has"),
+        (("unlearn", "placebo_models"), s.unlearn.placebo_models, half, "models that never saw a set:"),
+        (("train", "exact_partners", "models"), s.train.exact_partners.models, half, "models that hold a set:"),
+        (("pilot", "k_star", 0), s.pilot.k_star[0], s.pilot.k_star[1], "the second step is"),
+        (("pilot", "k_star", 1), s.pilot.k_star[1], s.pilot.k_max, "pilot.k_max is"),
     ):
-        if getattr(getattr(s, block), key) > limit:
-            yield (block, key), f"is too large ({why} {limit}). Lower it."
-    if s.unlearn.bleu_tokens < s.corpus.max_tokens:
-        yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {s.corpus.max_tokens}."
-    if not s.pilot.k_star[0] <= s.pilot.k_star[1] <= s.pilot.k_max:
-        yield ("pilot", "k_star"), "write the lower step first, and none above pilot.k_max."
+        if value > limit:
+            yield place, f"is too large ({why} {limit}). Lower it."
+    if s.unlearn.bleu_tokens < corpus.max_tokens:
+        yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {corpus.max_tokens}. Raise it."
     for name in s.forget_sets:
         if name in _RESERVED or name.startswith("never-"):
             yield ("forget_sets", name), "the tables use this name for something else. Rename the set."
@@ -151,30 +148,29 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         yield ("design", "models"), str(error)
     yield from _unknown_names(s)
     yield from _arm_mistakes(s)
-    if s.train.exact_partners.models > half:
-        yield ("train", "exact_partners", "models"), f"{half} models hold a set. Lower it."
     if s.claims.ind == s.claims.ood:
         yield ("claims", "ood"), f"is {s.claims.ind}, as ind is: nothing to compare. Take another set."
 
 
 def _unknown_names(s: Settings) -> Iterator[tuple[Place, str]]:
     """Names that must be those of forget sets, arms or ascents."""
-    sets = [(("claims", key), getattr(s.claims, key)) for key in ("ind", "ood")]
-    sets += [(("ascents", name, "forget_set"), ascent.forget_set) for name, ascent in s.ascents.items()]
-    sets += [
-        (("train", "exact_partners", "forget_sets", i), n) for i, n in enumerate(s.train.exact_partners.forget_sets)
-    ]
-    arms = [(("ascents", name, "arm"), ascent.arm) for name, ascent in s.ascents.items()]
-    arms += [(("pilot", "arms", i), name) for i, name in enumerate(s.pilot.arms)]
-    arms += [(("claims", "headline", i), name) for i, name in enumerate(s.claims.headline)]
-    ascents = [(("unlearn", "placebo", i), name) for i, name in enumerate(s.unlearn.placebo)]
-    known = (("forget set", s.forget_sets, sets), ("arm", s.arms, arms), ("ascent", s.ascents, ascents))
-    for what, choices, named in known:
-        for place, name in named:
-            if name not in choices:
-                close = get_close_matches(name, choices, n=1)
-                mend = f"Did you mean '{close[0]}'?" if close else f"Take one of {', '.join(choices)}."
-                yield place, f"unknown {what} '{name}'. {mend}"
+    named = [("forget set", ("claims", key), getattr(s.claims, key)) for key in ("ind", "ood")]
+    for name, ascent in s.ascents.items():
+        named.append(("forget set", ("ascents", name, "forget_set"), ascent.forget_set))
+        named.append(("arm", ("ascents", name, "arm"), ascent.arm))
+    for what, place, names in (
+        ("forget set", ("train", "exact_partners", "forget_sets"), s.train.exact_partners.forget_sets),
+        ("arm", ("pilot", "arms"), s.pilot.arms),
+        ("arm", ("claims", "headline"), s.claims.headline),
+        ("ascent", ("unlearn", "placebo"), s.unlearn.placebo),
+    ):
+        named += [(what, (*place, i), name) for i, name in enumerate(names)]
+    for what, place, name in named:
+        choices = {"forget set": s.forget_sets, "arm": s.arms, "ascent": s.ascents}[what]
+        if name not in choices:
+            close = get_close_matches(name, choices, n=1)
+            mend = f"Did you mean '{close[0]}'?" if close else f"Take one of {', '.join(choices)}."
+            yield place, f"unknown {what} '{name}'. {mend}"
 
 
 def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
@@ -188,20 +184,17 @@ def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         if unlike := sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)):
             message = f"is {arm.method}, as {first} is, with another {', '.join(unlike)}. Rename its method."
             yield ("arms", name, "method"), message
-    for i, name in enumerate(s.claims.headline):
-        if s.arms[name].rate != 1:
-            yield ("claims", "headline", i), f"{name} has rate {s.arms[name].rate:g}. A headline arm has rate 1."
     pairs: dict[tuple[str, str], str] = {}
     for name, ascent in s.ascents.items():
         first = pairs.setdefault((ascent.forget_set, ascent.arm), name)
         if first != name:
             yield ("ascents", name), f"is {ascent.forget_set} in {ascent.arm}, as {first} is. Take one out."
-    for key in ("ind", "ood"):
-        for i, arm in enumerate(s.claims.headline):
-            if (getattr(s.claims, key), arm) not in pairs:
-                message = (
-                    f"{getattr(s.claims, key)} has no ascent in {arm}. Add one under ascents, or take the arm out."
-                )
+    for i, name in enumerate(s.claims.headline):
+        if s.arms[name].rate != 1:
+            yield ("claims", "headline", i), f"{name} has rate {s.arms[name].rate:g}. A headline arm has rate 1."
+        for forget_set in (s.claims.ind, s.claims.ood):
+            if (forget_set, name) not in pairs:
+                message = f"{forget_set} has no ascent in {name}. Add one under ascents, or take the arm out."
                 yield ("claims", "headline", i), message
 
 
@@ -241,16 +234,16 @@ def _needs_a_source(model: Any) -> bool:
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder"))
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
-    """Check a params file and the forget sets it names; exit 1 with one message if something is wrong."""
-    path = arguments[0] if arguments else PARAMS
+def main(path: str = PARAMS) -> int:
+    """Check a params file and the forget sets it names; 1 with one message if something is wrong."""
     try:
         check_own_files(load(path), path)
     except StudyError as error:
-        sys.exit(f"{error}")
+        print(error, file=sys.stderr)
+        return 1
     print(f"{path}: ok")
-    sys.exit(0)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))
