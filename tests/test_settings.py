@@ -71,6 +71,7 @@ WRONG = {
         "  canari: 2000",
         r"unknown key 'populations.canari'\. Take one of",
     ),
+    "a kind without a population": ("  canary: 2000\n", "", r"populations: how many examples of kind canary"),
     "a seed that numpy does not take": ("seed: 2411", "seed: 4294967296", r"seed is 4294967296.*less than 4294967296"),
     "a set compared with itself": ("  ood: ood-canary-a", "  ood: ind-a", r"claims.ood: is ind-a, as ind is"),
     "an unknown key": ("  near_duplicate:", "  near_duplicat:", r"unknown key.*Did you mean 'near_duplicate'"),

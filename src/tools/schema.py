@@ -5,10 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
-try:
-    from unlearning.data.kinds import KINDS
-except ImportError:
-    KINDS = ("natural", "canary", "secret")
+from unlearning.data.kinds import KINDS
 
 
 class Block(BaseModel):
@@ -57,7 +54,8 @@ NoEffect = Annotated[float, AfterValidator(_none)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Two = Field(min_length=2, max_length=2)
 Some = Field(min_length=1)
-Kind = Literal[tuple(kind for kind in KINDS if kind != "own")]
+Drawn = Literal[tuple(name for name, kind in KINDS.items() if kind["draw"])]
+Populated = Literal[tuple(name for name, kind in KINDS.items() if kind["population"])]
 Optimizer = Literal["adamw", "adafactor"]
 
 CORPUS = block(
@@ -76,7 +74,7 @@ CORPUS = block(
 )
 
 # Forget sets: drawn by the study, or a JSONL file of the user's.
-DRAWN = block({"kind": Kind, "size repetitions": Positive})
+DRAWN = block({"kind": Drawn, "size repetitions": Positive})
 OWN = block({"kind": Literal["own"], "path": _path_in("own/forget_sets"), "repetitions": Positive})
 
 # A model: a new T5, a folder of the user's, or one commit of a repository of the Hugging Face hub.
@@ -151,7 +149,7 @@ Settings = block(
         "device": Literal["cpu", "cuda"],
         "corpus": CORPUS,
         "forget_sets": Annotated[dict[Name, Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some],
-        "populations": Annotated[dict[Kind, Positive], Some],
+        "populations": Annotated[dict[Populated, Positive], Some],
         "design": block({"models": Positive, "min_free_columns": NotNegative}),
         "model": MODEL,
         "base": Annotated[ADAMW_TRAINING | ADAFACTOR_TRAINING, Field(discriminator="optimizer")],

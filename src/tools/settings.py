@@ -18,6 +18,7 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings
 from unlearning.data.design import BASE, assign_columns
 from unlearning.data.jsonl import read_examples
+from unlearning.data.kinds import KINDS
 from unlearning.errors import StudyError
 
 PARAMS = "params.yaml"
@@ -141,6 +142,8 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     for name in s.forget_sets:
         if name in _RESERVED or name.startswith("never-"):
             yield ("forget_sets", name), "the tables use this name for something else. Rename the set."
+    for kind in sorted(name for name, kind in KINDS.items() if kind["population"] and name not in s.populations):
+        yield ("populations",), f"how many examples of kind {kind} shall no model see? Write {kind}: 2000."
     kinds = {name: spec.kind for name, spec in s.forget_sets.items()}
     try:
         assign_columns(kinds, models=s.design.models, min_free_columns=s.design.min_free_columns)
