@@ -43,9 +43,10 @@ figures: env  ## figures, tables and verdicts once more from the committed table
 	dvc repro -f -s $(READING)
 	@python -m tools.readme
 
-rerun: env  ## make rerun STAGE=train@adamw: one stage from its inputs, then compared with the last commit
+rerun: env  ## make rerun STAGE=train@adamw: one stage once more, after what makes the inputs it lacks; then check
 	@test -n "$(STAGE)" || { echo "which stage? make rerun STAGE=base (dvc stage list names them)"; exit 1; }
-	@python -m tools.rerun $(STAGE)
+	stages=$$(python -m tools.stages $(STAGE)) && dvc repro -f -s $$stages
+	@python -m tools.check
 
 lab: env  ## JupyterLab on the notebooks; a run by hand overwrites nothing that is committed
 	jupyter lab notebooks

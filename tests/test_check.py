@@ -159,6 +159,20 @@ def test_changed_code_is_told_and_not_refused(study, capsys):
                     "code has changed since reading ran: src/paper"]  # fmt: skip
 
 
+def test_a_stage_comes_after_those_that_make_what_it_lacks(study):
+    assert stages.chain("unlearn@b") == ["unlearn@b"]
+    shutil.rmtree("models")
+    assert stages.chain("unlearn@b") == ["train@adamw", "unlearn@b"]
+    shutil.rmtree("results/tables/unlearn")
+    assert stages.chain("reading") == ["train@adamw", "unlearn@a", "unlearn@b", "reading"]
+
+
+def test_a_stage_that_is_not_there_is_told(study):
+    ran = copies.module(study, "tools.stages", "unlearn")
+    assert ran.returncode == 1 and "has no stage unlearn; `dvc stage list" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_a_stage_that_measures_is_left_to_dvc(study):
     write("results/tables/train/adamw/table.csv", "by hand")
     stages.check_inputs("unlearn@a")

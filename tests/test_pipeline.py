@@ -305,25 +305,28 @@ def test_bad_input_is_one_message_and_overwrites_nothing(smoke: SmokeRun, tmp_pa
 
 
 @pytest.mark.slow
-def test_on_a_fresh_clone_a_stage_is_rerun_with_its_missing_inputs_and_compared(smoke: SmokeRun, tmp_path):
+def test_on_a_fresh_clone_a_stage_is_rerun_after_those_that_make_what_it_lacks(smoke: SmokeRun, tmp_path):
     clone = _clone(smoke.root, tmp_path / "clone")
     assert copies.module(clone, "tools.check").returncode == 0
     assert not (clone / "data/corpus").exists()
-    ran = copies.module(clone, "tools.rerun", "forget_sets")
+    chain = copies.module(clone, "tools.stages", "forget_sets").stdout.split()
+    assert chain == ["corpus", "forget_sets"]
+    ran = copies.dvc(clone, "repro", "-f", "-s", *chain)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    assert "runs: corpus, forget_sets" in ran.stdout and " 0 outside" in ran.stdout
+    checked = copies.module(clone, "tools.check")
+    assert checked.returncode == 0 and " 0 outside" in checked.stdout, checked.stdout
 
 
 @pytest.mark.slow
-def test_a_failing_rerun_puts_the_committed_results_back(smoke: SmokeRun, tmp_path):
+def test_a_stage_that_fails_puts_the_committed_results_back(smoke: SmokeRun, tmp_path):
     clone = _clone(smoke.root, tmp_path / "clone")
     path = clone / "notebooks/11_claims.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1] = nbformat.v4.new_code_cell("1 / 0")
     nbformat.write(notebook, path)
     before = digests(clone, "results/tables", "results/notebooks", "figures")
-    ran = copies.module(clone, "tools.rerun", "claims")
-    assert ran.returncode == 1 and "back in place" in ran.stderr
+    ran = copies.dvc(clone, "repro", "-f", "-s", "claims")
+    assert ran.returncode != 0 and "ZeroDivisionError" in ran.stderr
     assert digests(clone, "results/tables", "results/notebooks", "figures") == before
 
 

@@ -16,15 +16,15 @@ import json
 import logging
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools import settings, stages
-from tools.keep import restored_on_failure
 from tools.normalise import normalise
 from tools.tasks import default_workers
 from unlearning.errors import StudyError
@@ -116,6 +116,24 @@ def parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, An
         told = [f"{name} ({'the notebook' if name in declared else 'the stage'} alone has it)" for name in unlike]
         raise StudyError(f"{source} and stage {stage} of dvc.yaml disagree on the parameters: {', '.join(told)}")
     return params
+
+
+@contextlib.contextmanager
+def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
+    """No result is lost to a run that fails: outputs are kept aside, and put back on an exception (or Ctrl-C)."""
+    with tempfile.TemporaryDirectory(prefix="unlearning-") as folder:
+        kept = {path: Path(folder) / str(number) for number, path in enumerate(paths) if path.exists()}
+        for path, copy in kept.items():
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, copy)
+        try:
+            yield
+        except BaseException:
+            for path in paths:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for path, copy in kept.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(copy, path)
+            raise
 
 
 def _settle(stage: str, outs: list[Path], started: float) -> None:

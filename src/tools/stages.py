@@ -1,7 +1,11 @@
-"""What dvc.yaml and dvc.lock say of the stages: parameters, dependencies and outputs, and what no longer fits them."""
+"""What dvc.yaml and dvc.lock say of the stages: parameters, dependencies and outputs, and what no longer fits them.
+
+`python -m tools.stages STAGE` names the stage after those that make what it lacks, for `make rerun`.
+"""
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -77,6 +81,13 @@ def undeclared(name: str, modules: Iterable[str]) -> list[str]:
     deps = [str(dep) for dep in stage_of(name).deps]
     paths = sorted(f"src/{module.replace('.', '/')}.py" for module in modules if module != "unlearning.errors")
     return [path for path in paths if not any(inside(path, dep) for dep in deps)]
+
+
+def chain(name: str) -> list[str]:
+    """A stage after all those that make what it lacks (of inputs of inputs …), in the order in which they run."""
+    missing = [str(dep) for dep in stage_of(name).deps if not Path(str(dep)).exists()]
+    before = [step for path in missing for out in makers(path) for step in chain(out.stage.addressing)]
+    return list(dict.fromkeys([*before, name]))
 
 
 def misfits(name: str) -> Iterator[str]:
@@ -156,3 +167,10 @@ def minutes(records: Sequence[dict[str, Any]]) -> float:
     """Minutes of recorded runs together, with the tasks that an earlier, stopped run had finished."""
     work = [sum(t["count"] * t["seconds_each"] for t in record["tasks"]) / record["cores"] for record in records]
     return sum(max(record["seconds"], done) for record, done in zip(records, work, strict=True)) / 60
+
+
+if __name__ == "__main__":
+    try:
+        print(*chain(sys.argv[1]))
+    except StudyError as error:
+        sys.exit(str(error))
