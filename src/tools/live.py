@@ -23,12 +23,7 @@ YAML_SAFE = YAML(typ="safe", pure=True)
 def settings(*, full: bool | None = None, **given: Any) -> Any:
     """The values of a notebook's parameters, in the order in which they are given; one alone is no tuple.
 
-    Args:
-        full: of a notebook that measures: at the study's sizes, or by hand at small ones?
-        given: every parameter with its value, None where nobody has set it.
-
-    Raises:
-        StudyError: this is no notebook of the study, or the notebooks before it have not been run by hand.
+    Nobody has set what is None. `full` is of notebooks that measure: at the study's sizes, or at small ones?
     """
     if not os.environ.get("UNLEARNING_STAGE"):
         root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "dvc.yaml").exists()), None)

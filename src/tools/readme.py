@@ -23,7 +23,7 @@ def time() -> str:
     for name in stages():
         if name in recorded:
             rows.setdefault(name.partition("@")[0], []).append(recorded[name])
-    lines = ["| stage | runs | tasks | minutes | largest process, GiB |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| stage | runs | tasks | minutes | largest process, GiB |", "|" + " --- |" * 5]
     for name, group in rows.items():
         tasks, peak = sum(t["count"] for r in group for t in r["tasks"]), max(r["peak_mib"] for r in group) / 1024
         lines.append(f"| `{name}` | {len(group)} | {tasks or '–'} | {minutes(group):.1f} | {peak:.1f} |")

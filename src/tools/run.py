@@ -66,21 +66,15 @@ print(*(name for name, module in _sys.modules.items()
 
 
 def run(source: Path, extras: dict[str, str]) -> None:
-    """Execute a notebook for the stage named by DVC_STAGE and write its normalised copy.
-
-    Raises:
-        StudyError: settings, parameters, inputs or dependencies do not fit, or the notebook failed or left out an
-            output; tables, figures and executed notebooks are then as before.
-    """
+    """Execute a notebook for the stage that DVC_STAGE names, and write its copy; all is as before if it fails."""
     # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import nbformat
 
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-    if not stage:
-        raise StudyError("run through dvc (dvc repro -s STAGE), or name the stage: DVC_STAGE=… python -m …")
-    if not source.is_file():
-        raise StudyError(f"there is no notebook {source}")
+    if not stage or not source.is_file():
+        told = f"there is no notebook {source}" if stage else "run through dvc (dvc repro -s STAGE), or set DVC_STAGE"
+        raise StudyError(told)
     found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
     if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
@@ -208,17 +202,21 @@ def _record(stage: str, seconds: float, log: Path) -> None:
     from tools.doctor import machine
 
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
-    peak_mib = peak / 1024 if sys.platform != "darwin" else peak / 2**20
+    peak_mib = peak / (2**20 if sys.platform == "darwin" else 1024)
     tasks = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    log.unlink(missing_ok=True)
     path = Path("results/runs") / f"{stage}.json"
     work = sum(t["count"] * t["seconds_each"] for t in tasks) / default_workers()
     if work > seconds:  # tasks of an earlier run were used: no record of a run from nothing
         if path.exists():
             return
         seconds += work
-    record = {"stage": stage, "seconds": round(seconds), "peak_mib": round(peak_mib / 10) * 10}
-    record |= {"tasks": tasks, **machine()}
+    record = {
+        "stage": stage,
+        "seconds": round(seconds),
+        "peak_mib": int(round(peak_mib, -1)),
+        "tasks": tasks,
+        **machine(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 

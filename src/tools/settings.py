@@ -28,11 +28,7 @@ _RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", 
 
 
 def load(path: Path | str = PARAMS) -> Settings:
-    """The validated settings of a params file, read as DVC reads it (YAML 1.2: 1e-4 is a number).
-
-    Raises:
-        StudyError: the first mistake in the file, with line and mend.
-    """
+    """The valid settings of a file, read as DVC reads it (YAML 1.2: 1e-4 is a number); else its first mistake."""
     values, marks = _parse(path)
     try:
         settings = Settings.model_validate(values)
@@ -205,13 +201,7 @@ def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
-    """Read each forget set of the user's own, line by line, and see that a model of their own is there.
-
-    Near-duplicates are looked for in stage forget_sets.
-
-    Raises:
-        StudyError: the first mistake, with file, line and mend.
-    """
+    """Read the user's own forget sets, line by line, and see that their model is there; near-duplicates come later."""
     own = {name: spec.path for name, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
     places: list[tuple[Place, str]] = [(("forget_sets", name, "path"), file) for name, file in own.items()]
     if isinstance(settings.model, MODEL_IN_FOLDER):

@@ -91,10 +91,7 @@ def chain(name: str) -> list[str]:
 
 
 def misfits(name: str) -> Iterator[str]:
-    """What of a stage's last run is not as it is now: settings, inputs, outputs. Code is another question.
-
-    Data and models that are not here (a fresh clone) count by the hash in dvc.lock.
-    """
+    """Settings, inputs and outputs of a stage that are not as in its last run; what is not here counts by hash."""
     stage = stage_of(name)
     if stage.cmd_changed or not all(out.hash_info for out in stage.outs):
         yield f"{name} has not been run, or was run by another command"
@@ -128,11 +125,7 @@ def _misfit(name: str, dep: Any) -> str:
 
 
 def check_inputs(name: str) -> None:
-    """Before a stage that reads tables alone: do they come from the settings and inputs of now?
-
-    Raises:
-        StudyError: one does not. Changed code is told and not refused: whoever edits a figure wants to see it.
-    """
+    """Refuse to read tables that do not come from the settings and inputs of now; changed code is only told."""
     made = [out for dep in stage_of(name).deps for out in makers(str(dep))]
     if any(out.use_cache for out in made):
         return

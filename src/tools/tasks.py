@@ -39,20 +39,14 @@ ATTEMPTS = 2  # of a task whose worker dies; an exception would only come again,
 # Settings of this process that can change a result; children on this machine have them anyway.
 TOLD = ("ATEN_", "CUBLAS_", "MALLOC_", "MKL_", "NPY_", "NVIDIA_", "ONEDNN_", "OPENBLAS_")
 TOLD += ("PYTHONHASHSEED", "TOKENIZERS_", "TORCH_")
-KILLED = (
-    f"its process, or one beside it, was killed in each of {ATTEMPTS} attempts, most likely for lack of memory. "
-    "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
-)
+KILLED = f"its process, or one beside it, was killed in each of {ATTEMPTS} attempts, most likely for lack of memory. "
+KILLED += "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
 Todo = list[tuple[Path, dict[str, Any]]]  # folder and arguments of each unfinished task
 Outcomes = Iterator[tuple[Path, str | None]]  # folder of each task as it ends, and what went wrong, if anything
 
 
 def hash_files(*paths: str | Path) -> str:
-    """SHA-256 of the names and bytes of files; a folder stands for all files below it, in order of name.
-
-    Raises:
-        StudyError: a path does not exist.
-    """
+    """SHA-256 of the names and bytes of files; a folder stands for all files below it, in order of name."""
     digest = hashlib.sha256()
     for path in map(Path, paths):
         if not path.exists():
@@ -121,13 +115,10 @@ def run_tasks(
         function: importable from a module; writes its results into the empty folder `out_dir`.
         tasks: keyword arguments of each call: plain values or paths.
         scratch: folder of the finished tasks, kept between runs and known to nobody else.
-        key: what else decides a result: parameters, hashes of input files. (The code is part of it anyway.)
+        key: what else decides a result: parameters, hashes of input files. The code is part of it anyway.
         workers: tasks side by side; default UNLEARNING_WORKERS, or as many as there are processors.
         threads: of each task (BLAS, OpenMP); part of the setting, never of the machine.
         description: what one task is, as it shall stand in "model 3 of 16".
-
-    Raises:
-        StudyError: one or more tasks failed (the finished ones are kept), or there is no such engine.
     """
     engines = {"processes": _on_this_machine, "ray": _on_the_cluster}
     named = os.environ.get("UNLEARNING_ENGINE", "").strip() or "processes"
@@ -171,7 +162,8 @@ def _attempts(engine: Callable[..., Outcomes], todo: dict[Path, dict[str, Any]],
 
 def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
     """Tasks in loky's processes; it ends early when one of them dies, because loky then stops all of them."""
-    workers = min(workers or default_workers(1 if _on_gpus(todo) else None), len(todo))
+    on_gpus = any(task.get("device") == "cuda" for _, task in todo)
+    workers = min(workers or default_workers(1 if on_gpus else None), len(todo))
     # With one job joblib would compute in this very process. Two jobs, handed out one at a time, are one at work.
     pool = {"n_jobs": max(workers, 2), "inner_max_num_threads": threads}
     watch = {"initializer": _leave_without, "initargs": (os.getpid(),)}
@@ -200,15 +192,12 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
     quiet = {"logging_level": "warning", "log_to_driver": False}  # what a worker prints would stand in the notebook
     ray.init(runtime_env={"env_vars": variables}, **quiet)
     # max_calls: a fresh process for each task. max_retries: further attempts are ours to make, and to count.
-    takes = {"num_cpus": threads, "num_gpus": int(_on_gpus(todo))}
+    takes = {"num_cpus": threads, "num_gpus": int(any(task.get("device") == "cuda" for _, task in todo))}
     remote = ray.remote(**takes, max_calls=1, max_retries=0, scheduling_strategy="SPREAD")(_run_one)
 
     def outcome(folder: Path, task: dict[str, Any]) -> tuple[Path, str | None] | None:
-        """What became of a task; None where its worker died."""
-        try:
+        with suppress(LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError):  # its worker died
             return ray.get(remote.remote(function, folder, task, Path.cwd()))
-        except (LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError):
-            return None
 
     try:
         if takes["num_gpus"] and not ray.cluster_resources().get("GPU"):
@@ -218,11 +207,6 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
         yield from filter(None, run(delayed(outcome)(folder, task) for folder, task in todo))
     finally:
         ray.shutdown()  # ends what still runs, too
-
-
-def _on_gpus(todo: Todo) -> bool:
-    """Do these tasks compute on GPUs?"""
-    return any(task.get("device") == "cuda" for _, task in todo)
 
 
 def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any], home: Path) -> tuple[Path, str | None]:
@@ -266,7 +250,7 @@ def _log(folders: Sequence[Path], description: str) -> None:
     """Append the seconds of these tasks, of this or an earlier run, to the file that the runner asked for."""
     path = os.environ.get("UNLEARNING_TASK_LOG")
     if path and folders:
-        seconds = [float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders]
-        line = {"task": description, "count": len(folders), "seconds_each": round(sum(seconds) / len(seconds), 1)}
+        seconds = sum(float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders)
+        line = {"task": description, "count": len(folders), "seconds_each": round(seconds / len(folders), 1)}
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
