@@ -10,7 +10,7 @@ from benchmarks import ours, peers
 from benchmarks.clock import Span, timed
 from benchmarks.processes import Job
 from benchmarks.workloads import SEED, Workload, tokens
-from tools.doctor import reference_gflops
+from benchmarks.yardstick import reference_gflops
 from unlearning.measure.scoring import bleu, score
 
 WORDS_50K = 50_000  # a vocabulary of the size that multilingual and large models have

@@ -12,10 +12,15 @@ import pytest
 from nbformat import v4
 
 from tests import copies
-from tools import run, stages
+from tools import run as runner
+from tools import stages
 from tools.normalise import normalise
 
-PARAMS = "seed: 3\nblock: {rate: 1.0e-4, path: null}\narms: {x: {method: a}, y: {method: b}}\n"
+PROFILE = """
+c.InteractiveShellApp.exec_lines = ["import matplotlib; matplotlib.rcParams['lines.linewidth'] = 9", "seen = 1"]
+c.InlineBackend.figure_formats = {"svg"}
+"""
+PARAMS = "seed: 3\nblock: {rate: 1.0e-4, path: null}\narms: {x: &x {method: a, size: 1}, y: {<<: *x, method: b}}\n"
 DVC = """
 stages:
   story:
@@ -26,18 +31,20 @@ stages:
     foreach: ${arms}
     do:
       cmd: unused
-      params: [seed, "arms.${key}"]
+      params: [seed, "arms.${key}", block.rate]
       deps: [notebook.ipynb]
   importing:
     cmd: unused
-    deps: [notebook.ipynb, src/unlearning/errors.py]
+    deps: [notebook.ipynb, src/unlearning/core]
   writing:
     cmd: unused
     deps: [notebook.ipynb]
     outs:
     - table.csv: {cache: false, persist: true}
     - folder: {cache: false, persist: true}
+    - figures: {cache: false, persist: true}
 """
+OUT = Path("results/notebooks/story.ipynb")
 
 
 def parameters(*names):
@@ -61,20 +68,22 @@ def study(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "dvc.yaml").write_text(DVC)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_notebook.settings, "load", lambda: None)
+    monkeypatch.setattr(runner.settings, "load", lambda: None)
     monkeypatch.setenv("UNLEARNING_TASK_LOG", "")
-    for name, value in run_notebook.environment({}).items():
+    own = dict.fromkeys(("UNLEARNING_STAGE", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", *runner.PERSONAL), "unset")
+    for name, value in (own | runner.environment({})).items():  # afterwards they are again what they were
         monkeypatch.setenv(name, value)
-    stages.stage_of.cache_clear()
-    return tmp_path
+    stages.stages.cache_clear()
+    yield tmp_path
+    stages.stages.cache_clear()
 
 
-def run(stage, *extras, monkeypatch, target="out.ipynb"):
+def run(stage, *extras, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", stage)
-    return run_notebook.main(["notebook.ipynb", target, *extras])
+    return runner.main(["notebook.ipynb", *extras])
 
 
-def texts(path="out.ipynb"):
+def texts(path=OUT):
     cells = nbformat.read(path, as_version=4).cells
     return "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs)
 
@@ -91,9 +100,16 @@ def test_parameters_are_those_that_dvc_shows_for_the_stage(study, stage):
 
 
 def test_a_loop_stage_gets_its_own_entry_and_its_name(study, monkeypatch):
-    write_notebook(parameters("seed", "arms", "name"), v4.new_code_cell("print(arms, name)"))
+    write_notebook(parameters("seed", "arms", "block", "name"), v4.new_code_cell("print(arms, block, name)"))
     assert run("arm@y", "name=y", monkeypatch=monkeypatch) == 0
-    assert texts() == "{'y': {'method': 'b'}} y\n"
+    text = texts("results/notebooks/arm-y.ipynb")
+    assert text == "{'y': {'method': 'b', 'size': 1}} {'rate': 0.0001} y\n"
+
+
+def test_a_notebook_that_measures_runs_in_full(study, monkeypatch):
+    write_notebook(parameters("seed", "block", "full"), v4.new_code_cell("print(full)"))
+    assert run("story", monkeypatch=monkeypatch) == 0
+    assert texts() == "True\n"
 
 
 def test_two_executions_give_the_same_bytes_whatever_their_timing(study, monkeypatch):
@@ -105,11 +121,33 @@ warnings.warn("from a cell")
 plt.plot([1, 2])
 plt.show()"""
     write_notebook(parameters("seed", "block"), v4.new_code_cell(code))
-    for target in ("one.ipynb", "two.ipynb"):
-        assert run("story", monkeypatch=monkeypatch, target=target) == 0
-    assert Path("one.ipynb").read_bytes() == Path("two.ipynb").read_bytes()
-    assert not list(Path().glob("kernel-*")), "the kernel's sockets lie in the study's folder"
-    assert '"name": "stderr"' not in Path("one.ipynb").read_text()
+    written = []
+    for _ in range(2):
+        assert run("story", monkeypatch=monkeypatch) == 0
+        written.append(OUT.read_bytes())
+    assert written[0] == written[1]
+    assert not list(Path().glob("kernel-*")), "the kernel's sockets are in the study's folder"
+    assert b'"name": "stderr"' not in written[0]
+
+
+def test_what_users_have_set_for_their_own_notebooks_changes_nothing(study, monkeypatch):
+    code = "import matplotlib.pyplot as plt\nprint(plt.rcParams['lines.linewidth'], 'seen' in dir())\n"
+    code += "plt.plot([1, 2])\nplt.show()"
+    write_notebook(parameters("seed", "block"), v4.new_code_cell(code))
+    assert run("story", monkeypatch=monkeypatch) == 0
+    plain = OUT.read_bytes()
+    home = study / "home"
+    profile = home / ".ipython/profile_default"
+    (profile / "startup").mkdir(parents=True)
+    (profile / "ipython_config.py").write_text(PROFILE)
+    for startup in (profile / "startup/first.py", home / "startup.py"):
+        startup.write_text("seen = 1\n")
+    (home / "matplotlibrc").write_text("lines.linewidth: 9\n")
+    for name, path in {"HOME": home, "IPYTHONDIR": home / ".ipython", "PYTHONSTARTUP": home / "startup.py",
+                       "MATPLOTLIBRC": home / "matplotlibrc"}.items():  # fmt: skip
+        monkeypatch.setenv(name, str(path))
+    assert run("story", monkeypatch=monkeypatch) == 0
+    assert OUT.read_bytes() == plain
 
 
 @pytest.mark.parametrize(
@@ -119,24 +157,18 @@ plt.show()"""
 )
 def test_a_parameter_that_only_one_side_knows_stops_the_run_at_once(study, monkeypatch, capsys, names, message):
     write_notebook(parameters(*names), v4.new_code_cell("open('started', 'w')"))
-    Path("out.ipynb").write_text("as before")
     assert run("story", monkeypatch=monkeypatch) == 1
     assert message in capsys.readouterr().err
-    assert Path("out.ipynb").read_text() == "as before"
-    assert not Path("started").exists()
+    assert not OUT.exists() and not Path("started").exists()
 
 
 def test_a_mistake_of_the_user_is_one_message_and_no_traceback(study, monkeypatch, capsys):
     code = "from unlearning.errors import StudyError\nraise StudyError('mine.jsonl, line 3: no id. Add one.')"
-    write_notebook(parameters(), v4.new_code_cell(code))
-    Path("src/unlearning").mkdir(parents=True)
-    Path("src/unlearning/errors.py").touch()
-    Path("out.ipynb").write_text("as before")
-    assert run("importing", monkeypatch=monkeypatch) == 1
+    write_notebook(parameters("seed", "block"), v4.new_code_cell(code))
+    assert run("story", monkeypatch=monkeypatch) == 1
     shown = capsys.readouterr().err
-    assert "stage importing: mine.jsonl, line 3: no id. Add one." in shown
-    assert "Traceback" not in shown
-    assert Path("out.ipynb").read_text() == "as before"
+    assert "stage story: mine.jsonl, line 3: no id. Add one." in shown
+    assert "Traceback" not in shown and not OUT.exists()
 
 
 def test_any_other_exception_is_shown_with_the_cell_that_raised_it(study, monkeypatch, capsys):
@@ -144,7 +176,7 @@ def test_any_other_exception_is_shown_with_the_cell_that_raised_it(study, monkey
     assert run("story", monkeypatch=monkeypatch) == 1
     shown = capsys.readouterr().err
     assert "ZeroDivisionError" in shown and "stage story failed in cell" in shown
-    assert Path("scratch/failed/story.ipynb").exists() and not Path("out.ipynb").exists()
+    assert Path("scratch/failed/story.ipynb").exists() and not OUT.exists()
 
 
 @pytest.mark.parametrize(
@@ -176,18 +208,32 @@ def test_a_killed_kernel_is_explained(study, monkeypatch, capsys):
     assert "memory" in capsys.readouterr().err
 
 
-def test_an_import_that_the_stage_does_not_depend_on_stops_the_run(study, monkeypatch, capsys):
-    write_notebook(parameters("seed", "block"), v4.new_code_cell("from unlearning.errors import StudyError"))
-    assert run("story", monkeypatch=monkeypatch) == 1
-    assert "does not depend on src/unlearning/errors.py" in capsys.readouterr().err.replace("imports but ", "")
+def test_files_that_earlier_settings_left_in_the_folders_of_a_stage_go_when_it_has_run(study, monkeypatch):
+    code = "import pathlib as p\nfor n in ('table.csv', 'folder/a'): p.Path(n).write_text('new')"
+    write_notebook(parameters(), v4.new_code_cell(code))
+    for name in ("table.csv", "folder/a", "folder/deeper/taken-out", "figures/of-before.svg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("old")
+        os.utime(name, (1, 1))
+    assert run("writing", monkeypatch=monkeypatch) == 0
+    left = {p.as_posix(): p.read_text() for top in ("folder", "figures") for p in Path(top).rglob("*") if p.is_file()}
+    assert left == {"folder/a": "new"} and Path("table.csv").read_text() == "new"
 
 
-def test_an_import_that_is_hidden_from_the_source_is_found_at_the_end(study, monkeypatch, capsys):
-    hidden = "import importlib; importlib.import_module('unlearning' + '.errors')"
-    write_notebook(parameters("seed", "block"), v4.new_code_cell(hidden))
-    assert run("story", monkeypatch=monkeypatch) == 1
-    assert "src/unlearning/errors.py" in capsys.readouterr().err
-    assert not Path("out.ipynb").exists()
+@pytest.mark.parametrize(
+    ("stage", "loads", "refused"),
+    [("story", "core.genex", "src/unlearning/core/"), ("importing", "core.genex", ""), ("story", "errors", "")],
+    ids=["no dependency", "in a folder that is a dependency", "the exception"],
+)
+def test_a_module_that_a_notebook_loads_has_to_lie_in_the_dependencies(
+    study, monkeypatch, capsys, stage, loads, refused
+):
+    names = ["seed", "block"] if stage == "story" else []
+    hidden = f"import importlib; importlib.import_module('unlearning.' + '{loads}')"
+    write_notebook(parameters(*names), v4.new_code_cell(hidden))
+    assert run(stage, monkeypatch=monkeypatch) == bool(refused)
+    assert not refused or f"loads but does not depend on {refused}" in capsys.readouterr().err
+    assert Path(f"results/notebooks/{stage}.ipynb").exists() is not bool(refused)
 
 
 def test_the_network_is_closed_unless_the_settings_name_something_of_the_hub():
@@ -197,17 +243,17 @@ def test_the_network_is_closed_unless_the_settings_name_something_of_the_hub():
         {"model": {"d_model": 8}, "corpus": {"name": "localisation"}},
         {"model": {"path": "own/models/a"}},
     ):
-        assert run_notebook.OFFLINE.items() <= run_notebook.environment(params).items()
+        assert runner.OFFLINE.items() <= runner.environment(params).items()
     for params in ({"model": pinned}, {"corpus": {"name": "wmt14"}}):
-        assert not run_notebook.OFFLINE.keys() & run_notebook.environment(params).keys()
+        assert not runner.OFFLINE.keys() & runner.environment(params).keys()
 
 
-def test_what_the_runner_adds_to_the_notebook_is_not_stored(study, monkeypatch):
+def test_an_executed_copy_holds_neither_the_parameters_nor_what_the_runner_adds(study, monkeypatch):
     write_notebook(parameters("seed", "block"), v4.new_code_cell("print('last')"))
     assert run("story", monkeypatch=monkeypatch) == 0
-    cells = nbformat.read("out.ipynb", as_version=4).cells
-    assert len(cells) == 4 and cells[-1].source == "print('last')"
-    assert [c.id for c in cells] == [f"cell-{i}" for i in range(4)]
+    cells = nbformat.read(OUT, as_version=4).cells
+    assert [c.source for c in cells] == ["# Title", "print('last')"]
+    assert [c.id for c in cells] == ["cell-0", "cell-1"]
 
 
 def test_a_run_leaves_a_record_of_its_time_memory_and_machine(study, monkeypatch):
@@ -254,12 +300,12 @@ def test_normalising_drops_widgets_times_and_stderr():
 
 def test_outside_dvc_the_runner_says_how_to_run_it(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    assert run_notebook.main([str(tmp_path / "a.ipynb"), "b.ipynb"]) == 1
+    assert runner.main([str(tmp_path / "a.ipynb")]) == 1
     assert "dvc repro -s STAGE" in capsys.readouterr().err
 
 
 def test_wrong_arguments_get_the_usage(capsys):
-    assert run_notebook.main(["only-one"]) == 2
+    assert runner.main(["notebook.ipynb", "no-value"]) == 2
     assert "usage" in capsys.readouterr().err
 
 
@@ -267,18 +313,17 @@ def test_a_bad_settings_file_stops_the_command_before_anything_is_written(tmp_pa
     copies.copy_repository(tmp_path)
     text = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("seed:", "sed:", 1))
-    command = [sys.executable, "-m", "tools.run", "notebooks/01_corpus.ipynb", "out.ipynb"]
+    command = [sys.executable, "-m", "tools.run", "notebooks/01_corpus.ipynb"]
     env = copies.environment(tmp_path, DVC_STAGE="corpus")
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr and not (tmp_path / "data/corpus").exists()
     assert "sed" in ran.stderr and "line" in ran.stderr
-    assert not os.path.exists(tmp_path / "out.ipynb")
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the names of these instruction sets are those of x86-64")
 def test_numpy_and_openblas_know_the_instruction_set_that_they_are_held_to():
     code = "import numpy, scipy.linalg, threadpoolctl as t; print(*{p['architecture'] for p in t.threadpool_info()})"
-    env = os.environ | run_notebook.ONE_INSTRUCTION_SET
+    env = os.environ | runner.ONE_INSTRUCTION_SET
     ran = subprocess.run(
         [sys.executable, "-W", "error::ImportWarning", "-c", code], env=env, capture_output=True, text=True
     )
