@@ -143,6 +143,7 @@ def by_place(
     looks: Mapping[str, Look],
     places: Sequence,
     ylabel: str,
+    xlabel: str = "",
     joined: bool = True,
     loss: bool = False,
 ) -> Figure | str:
@@ -154,6 +155,7 @@ def by_place(
         order: sets, from left to right within a place.
         places: from left to right.
         ylabel: with its unit.
+        xlabel: what the places are, if they do not say so.
         joined: places follow one another.
         loss: the values are performance lost, nats per token (see `loss_scale`).
     """
@@ -169,11 +171,12 @@ def by_place(
         ax.set_xticks(range(len(places)), [f"{p:.0%}" if isinstance(p, float) else p for p in places])
         ax.set_xlim(-0.5, len(places) - 0.5)
         ax.set_title(title)
+        ax.set_xlabel(xlabel)
         zero_line(ax)
         if loss:
             loss_scale(ax)
     axes[0, 0].set_ylabel(look.wrapped(ylabel))
-    legend(fig, axes[0], order)
+    legend(fig, axes[0], order, columns=5)
     return fig
 
 
