@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from unlearning.core.genex import steps_to_forget
 from unlearning.data.tables import log_likelihood_rows, performance_row, write_csv, write_parquet
 
 FIT = ("epochs", "batch_tokens", "warmup_steps", "schedule", "loss", "clip_norm")
@@ -113,6 +112,7 @@ def pilot_ascents(
     """
     import torch
 
+    from unlearning.core.genex import steps_to_forget
     from unlearning.data.groups import StudyData
     from unlearning.measure.ascent import LOSSES, ascend
     from unlearning.measure.trajectory import ascent_updates
