@@ -204,6 +204,15 @@ def load(
     return study
 
 
+def retrained(name: str, root: str | Path = ".") -> pd.DataFrame:
+    """Scores of the exact `partners` or of the `repeats` of every training: trained_with, model, left_out, example_id,
+    log_likelihood (nats); no row where none was trained."""
+    folders = (Path(root) / "results" / "tables" / "train").glob(f"*/{name}.parquet")
+    found = [table for table in map(pd.read_parquet, sorted(folders)) if len(table)]
+    nothing = pd.DataFrame(columns=["trained_with", "model", "left_out", "example_id", "log_likelihood"])
+    return pd.concat(map(plain, found), ignore_index=True) if found else nothing
+
+
 def load_design(root: str | Path = ".") -> pd.DataFrame:
     """Model × column (base, then forget sets) of ±1: +1 trained on the set, or base model 1."""
     table = pd.read_csv(Path(root) / "results" / "tables" / "forget_sets" / "design.csv").set_index("model")
