@@ -34,11 +34,8 @@ COLUMNS |= {"log_likelihood": 8.0, "k_star|^step$": 3.0, "k95": 4.0, "last_step"
 OTHERWISE = 1.0  # nats, for every other number
 RELATIVE = 0.1  # of the committed value, where that is more
 MAY_DIFFER = 0.05  # share of a table's rows that may lie outside; a verdict may not
-KEYS = (  # noqa: SIM905
-    "track trained_with model forget_set method role step split example_id left_out epoch kind origin arm claim "
-    "base column reason unit reference quantity"
-).split()
-VERDICTS = ("verdict", "claim_verdict")
+KEYS = "track trained_with model forget_set method role step split example_id left_out epoch kind origin arm claim"
+KEYS = set(f"{KEYS} base column reason unit reference quantity".split())
 
 
 def problems() -> Iterator[str]:
@@ -102,7 +99,7 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
         changed = "; ".join(f"{c} {new} (committed {old})" for c, new, old in pairs)
         side = {"both": changed, "left_only": "only committed", "right_only": "only here"}
         told.append(f"{which}: {side[row['side']]}")
-    verdicts = differs.loc[both, [c for c in values if c in VERDICTS]].to_numpy().any()
+    verdicts = differs.loc[both, [c for c in values if c.endswith("verdict")]].to_numpy().any()
     return bool(verdicts or bad.sum() > MAY_DIFFER * both.sum()), "\n            ".join(told)
 
 
@@ -116,29 +113,28 @@ def _outside(here: pd.Series, there: pd.Series, limits: np.ndarray) -> np.ndarra
         return ~(missing | (a == b) | (np.abs(a - b) <= np.maximum(limits, RELATIVE * np.abs(b))))
 
 
-def compare(folders: tuple[str, ...] = ("results/tables",)) -> int:
-    """Print how the tables below some folders differ from the last commit; how many lie outside the tolerances."""
-    listed = subprocess.run(["git", "ls-files", "--", *folders], capture_output=True, text=True)
+def compare() -> int:
+    """Print how tables differ from those of the last commit; how many lie outside the tolerances."""
+    listed = subprocess.run(["git", "ls-files", "--", "results/tables"], capture_output=True, text=True)
     if listed.returncode:
         print("no git here: not compared with a commit")
         return 0
-    names = set(listed.stdout.split()) | {p.as_posix() for f in folders for p in Path(f).rglob("*") if p.is_file()}
+    here = {path.as_posix(): path for path in Path("results/tables").rglob("*") if path.is_file()}
+    names = sorted(name for name in {*listed.stdout.split(), *here} if name.endswith((".csv", ".parquet")))
     same = bad = 0
-    tables = sorted(name for name in names if name.endswith((".csv", ".parquet")))
-    for name in tables:
+    for name in names:
         found = subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True)
-        here = Path(name).read_bytes() if Path(name).exists() else None
-        if found.returncode or here == found.stdout:
-            same += here == found.stdout
-            print("" if here == found.stdout else f"new     {name}\n", end="")
+        if found.returncode == 0 and name in here and here[name].read_bytes() == found.stdout:
+            same += 1
             continue
-        read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
-        short = name.removeprefix("results/tables/").rpartition(".")[0]
-        pair = (read(io.BytesIO(data)) for data in (here, found.stdout) if data is not None)
-        fails, told = compare_tables(short, *pair) if here is not None else (True, "is missing here")
+        fails, told = name not in here, "is missing here" if name not in here else "is new"
+        if found.returncode == 0 and name in here:
+            read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
+            short = name.removeprefix("results/tables/").rpartition(".")[0]
+            fails, told = compare_tables(short, read(here[name]), read(io.BytesIO(found.stdout)))
         bad += fails
         print(f"{'DIFFERS' if fails else 'ok     '} {name}: {told}")
-    print(f"{len(tables)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
+    print(f"{len(names)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
     return bad
 
 
