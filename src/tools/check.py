@@ -93,14 +93,18 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
     if not bad.any():
         return False, "within tolerance"
     told = [f"{bad.sum()} of {len(rows)} rows differ"]
-    for index, row in rows[bad].head(5).iterrows():
-        which = ", ".join(f"{key} {row[key]}" for key in keys if row[key] not in ("", "nan"))
+    for index, row in rows[bad].head(3).iterrows():
+        which = ", ".join(f"{key} {row[key]}" for key in keys if pd.notna(row[key]))
         pairs = [(c, row[f"{c} here"], row[f"{c} committed"]) for c in values if differs.loc[index, c]]
-        changed = "; ".join(f"{c} {new} (committed {old})" for c, new, old in pairs)
+        changed = "; ".join(f"{c} {_short(new)} (committed {_short(old)})" for c, new, old in pairs)
         side = {"both": changed, "left_only": "only committed", "right_only": "only here"}
         told.append(f"{which}: {side[row['side']]}")
     verdicts = differs.loc[both, [c for c in values if c.endswith("verdict")]].to_numpy().any()
     return bool(verdicts or bad.sum() > MAY_DIFFER * both.sum()), "\n            ".join(told)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _outside(here: pd.Series, there: pd.Series, limits: np.ndarray) -> np.ndarray:
@@ -119,22 +123,22 @@ def compare() -> int:
     if listed.returncode:
         print("no git here: not compared with a commit")
         return 0
-    here = {path.as_posix(): path for path in Path("results/tables").rglob("*") if path.is_file()}
-    names = sorted(name for name in {*listed.stdout.split(), *here} if name.endswith((".csv", ".parquet")))
-    same = bad = 0
-    for name in names:
+    committed = {name for name in listed.stdout.split() if name.endswith((".csv", ".parquet"))}
+    missing = sorted(name for name in committed if not Path(name).exists())
+    same, bad = 0, len(missing)
+    for name in sorted(committed - set(missing)):
         found = subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True)
-        if found.returncode == 0 and name in here and here[name].read_bytes() == found.stdout:
+        if found.returncode or Path(name).read_bytes() == found.stdout:
             same += 1
             continue
-        fails, told = name not in here, "is missing here" if name not in here else "is new"
-        if found.returncode == 0 and name in here:
-            read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
-            short = name.removeprefix("results/tables/").rpartition(".")[0]
-            fails, told = compare_tables(short, read(here[name]), read(io.BytesIO(found.stdout)))
+        read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
+        short = name.removeprefix("results/tables/").rpartition(".")[0]
+        fails, told = compare_tables(short, read(name), read(io.BytesIO(found.stdout)))
         bad += fails
         print(f"{'DIFFERS' if fails else 'ok     '} {name}: {told}")
-    print(f"{len(names)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
+    if missing:
+        print(f"MISSING {stages.listed(missing)}")
+    print(f"{len(committed)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
     return bad
 
 
