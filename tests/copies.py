@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from tools.live import overlay, small
+from tools.live import YAML_SAFE, overlay, small
 
 ROOT = Path(__file__).parents[1]
 READING = ("overview", "training", "exposure", "trade_off", "memorization", "claims")  # stages
@@ -93,9 +91,7 @@ def add_kind(repository: Path, name: str, *, like: str) -> None:
 
 def use_small_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:
     """Lay the product's small sizes, and more, over the copy's params.yaml."""
-    yaml = YAML(typ="safe", pure=True)
-    params = small(yaml.load((repository / "params.yaml").read_text(encoding="utf-8")))
-    params = overlay(params, more)
+    params = overlay(small(YAML_SAFE.load((repository / "params.yaml").read_text(encoding="utf-8"))), more)
     with (repository / "params.yaml").open("w", encoding="utf-8") as stream:
-        yaml.dump(params, stream)
+        YAML_SAFE.dump(params, stream)
     return params

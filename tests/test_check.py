@@ -202,13 +202,16 @@ def test_a_table_outside_the_tolerances_is_named_and_one_inside_is_not_refused(s
     table = pd.DataFrame({"model": range(30), "loss": 1.0})
     for name in ("near", "far"):
         table.to_csv(f"results/tables/{name}.csv", index=False)
+    table.to_csv("results/tables/gone.csv", index=False)
     copies.commit(study)
+    Path("results/tables/gone.csv").unlink()
     for name, loss in (("near", 1.01), ("far", 91.0)):
         table.assign(loss=loss).to_csv(f"results/tables/{name}.csv", index=False)
-    assert check.compare() == 1
+    assert check.compare() == 2
     told = capsys.readouterr().out
+    assert "MISSING results/tables/gone.csv\n" in told
     assert "DIFFERS results/tables/far.csv: 30 of 30 rows differ" in told
-    assert "model 0: loss 91.0 (committed 1.0)" in told and "ok      results/tables/near.csv: within tolerance" in told
+    assert "model 0: loss 91 (committed 1)" in told and "ok      results/tables/near.csv: within tolerance" in told
 
 
 def test_results_of_other_versions_than_the_locked_ones_do_not_fit(study):

@@ -34,11 +34,8 @@ COLUMNS |= {"log_likelihood": 8.0, "k_star|^step$": 3.0, "k95": 4.0, "last_step"
 OTHERWISE = 1.0  # nats, for every other number
 RELATIVE = 0.1  # of the committed value, where that is more
 MAY_DIFFER = 0.05  # share of a table's rows that may lie outside; a verdict may not
-KEYS = (  # noqa: SIM905
-    "track trained_with model forget_set method role step split example_id left_out epoch kind origin arm claim "
-    "base column reason unit reference quantity"
-).split()
-VERDICTS = ("verdict", "claim_verdict")
+KEYS = "track trained_with model forget_set method role step split example_id left_out epoch kind origin arm claim"
+KEYS = set(f"{KEYS} base column reason unit reference quantity".split())
 
 
 def problems() -> Iterator[str]:
@@ -96,14 +93,18 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
     if not bad.any():
         return False, "within tolerance"
     told = [f"{bad.sum()} of {len(rows)} rows differ"]
-    for index, row in rows[bad].head(5).iterrows():
-        which = ", ".join(f"{key} {row[key]}" for key in keys if row[key] not in ("", "nan"))
+    for index, row in rows[bad].head(3).iterrows():
+        which = ", ".join(f"{key} {row[key]}" for key in keys if pd.notna(row[key]))
         pairs = [(c, row[f"{c} here"], row[f"{c} committed"]) for c in values if differs.loc[index, c]]
-        changed = "; ".join(f"{c} {new} (committed {old})" for c, new, old in pairs)
+        changed = "; ".join(f"{c} {_short(new)} (committed {_short(old)})" for c, new, old in pairs)
         side = {"both": changed, "left_only": "only committed", "right_only": "only here"}
         told.append(f"{which}: {side[row['side']]}")
-    verdicts = differs.loc[both, [c for c in values if c in VERDICTS]].to_numpy().any()
+    verdicts = differs.loc[both, [c for c in values if c.endswith("verdict")]].to_numpy().any()
     return bool(verdicts or bad.sum() > MAY_DIFFER * both.sum()), "\n            ".join(told)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _outside(here: pd.Series, there: pd.Series, limits: np.ndarray) -> np.ndarray:
@@ -116,29 +117,28 @@ def _outside(here: pd.Series, there: pd.Series, limits: np.ndarray) -> np.ndarra
         return ~(missing | (a == b) | (np.abs(a - b) <= np.maximum(limits, RELATIVE * np.abs(b))))
 
 
-def compare(folders: tuple[str, ...] = ("results/tables",)) -> int:
-    """Print how the tables below some folders differ from the last commit; how many lie outside the tolerances."""
-    listed = subprocess.run(["git", "ls-files", "--", *folders], capture_output=True, text=True)
+def compare() -> int:
+    """Print how tables differ from those of the last commit; how many lie outside the tolerances."""
+    listed = subprocess.run(["git", "ls-files", "--", "results/tables"], capture_output=True, text=True)
     if listed.returncode:
         print("no git here: not compared with a commit")
         return 0
-    names = set(listed.stdout.split()) | {p.as_posix() for f in folders for p in Path(f).rglob("*") if p.is_file()}
-    same = bad = 0
-    tables = sorted(name for name in names if name.endswith((".csv", ".parquet")))
-    for name in tables:
+    committed = {name for name in listed.stdout.split() if name.endswith((".csv", ".parquet"))}
+    missing = sorted(name for name in committed if not Path(name).exists())
+    same, bad = 0, len(missing)
+    for name in sorted(committed - set(missing)):
         found = subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True)
-        here = Path(name).read_bytes() if Path(name).exists() else None
-        if found.returncode or here == found.stdout:
-            same += here == found.stdout
-            print("" if here == found.stdout else f"new     {name}\n", end="")
+        if found.returncode or Path(name).read_bytes() == found.stdout:
+            same += 1
             continue
         read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
         short = name.removeprefix("results/tables/").rpartition(".")[0]
-        pair = (read(io.BytesIO(data)) for data in (here, found.stdout) if data is not None)
-        fails, told = compare_tables(short, *pair) if here is not None else (True, "is missing here")
+        fails, told = compare_tables(short, read(name), read(io.BytesIO(found.stdout)))
         bad += fails
         print(f"{'DIFFERS' if fails else 'ok     '} {name}: {told}")
-    print(f"{len(tables)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
+    if missing:
+        print(f"MISSING {stages.listed(missing)}")
+    print(f"{len(committed)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
     return bad
 
 

@@ -27,8 +27,7 @@ MEMORY_GIB_PER_TASK = 2
 def machine() -> dict[str, object]:
     """Processor, cores, memory and versions, for the record of a run."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8") if info.exists() else "", re.M)
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -46,8 +45,7 @@ def memory_gib() -> float:
 
 def locked() -> dict[str, str]:
     """Versions by package name (as written) in the lock file."""
-    lines = [line.split("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines()]
-    return dict(line.split("==", 1) for line in lines if "==" in line)
+    return dict(re.findall(r"^([\w.-]+)==([\w.]+)", LOCK.read_text(encoding="utf-8"), re.M))
 
 
 def installed(name: str) -> str | None:

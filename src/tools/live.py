@@ -18,6 +18,7 @@ from unlearning.errors import StudyError
 MEASURED = ("corpus", "forget_sets", "base", "train", "pilot", "unlearn")  # tables that measuring stages make
 WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
 YAML_SAFE = YAML(typ="safe", pure=True)
+YAML_SAFE.sort_base_mapping_type_on_output = False  # the order of the sets decides their columns
 
 
 def settings(*, full: bool | None = None, **given: Any) -> Any:
@@ -68,15 +69,12 @@ def _measure_here(root: Path, given: dict[str, Any], full: bool) -> dict[str, An
     params = params if full else small(params)
     with (here / "params.yaml").open("w", encoding="utf-8") as stream:
         YAML_SAFE.dump(params, stream)
-    pipeline = YAML_SAFE.load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    blocks = {name: block.get("do", block) for name, block in pipeline.items()}
+    stages = YAML_SAFE.load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    blocks = {name: block.get("do", block) for name, block in stages.items()}
     stage = next((name for name, block in blocks.items() if _names(block) == set(given)), "")
+    deps = blocks[stage]["deps"] if stage else []
     for before in blocks.values():
-        made = [
-            str(dep)
-            for dep in blocks.get(stage, {}).get("deps", [])
-            if any(inside(dep, out) for out in _outputs(before))
-        ]
+        made = [dep for dep in deps if any(inside(dep, out) for out in _outputs(before))]
         if made and not any((here / path).exists() for path in made):
             raise StudyError(f"{made[0]} is not in {here.relative_to(root)} yet: run {before['cmd'].split()[3]} first")
     os.chdir(here)
@@ -120,9 +118,8 @@ def _show(given: dict[str, Any]) -> None:
             rows[name] = ", ".join(value)
         else:
             rows |= {f"{name}.{key}": _told(entry) for key, entry in value.items()}
-    table = pd.DataFrame({"value": rows}).rename_axis("parameter")
     with pd.option_context("display.max_colwidth", None):
-        page = table.to_html(header=False).replace("<td>", '<td style="text-align: left">')
+        page = pd.DataFrame({"value": rows}).to_html(header=False).replace("<td>", '<td style="text-align: left">')
     text = "\n".join(f"{name}: {value}" for name, value in rows.items())
     display({"text/html": page, "text/plain": text}, raw=True)
 

@@ -1,9 +1,7 @@
 """Fill the blocks between the markers of README.md and docs/*.md: no number in them is typed by hand.
 
-    python -m tools.readme            write the blocks
-    python -m tools.readme --check    exit status 1 if a page is not what would be written
-
 The claims notebook writes most blocks into results/tables/claims/readme.md; `time` and `dag` are made here.
+`python -m tools.readme --check` only says whether a page is as it would be written: exit status 1 if not.
 """
 
 import re
@@ -14,7 +12,7 @@ from pathlib import Path
 from tools.stages import minutes, runs, stages
 
 WRITTEN = Path("results/tables/claims/readme.md")
-BLOCK = re.compile(r"<!-- begin ([\w-]+) -->\n(.*?)\n<!-- end \1 -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- begin ([\w-]+) -->\s*(.*?)\s*<!-- end \1 -->", re.DOTALL)
 
 
 def time() -> str:
@@ -23,14 +21,14 @@ def time() -> str:
     for name in stages():
         if name in recorded:
             rows.setdefault(name.partition("@")[0], []).append(recorded[name])
-    lines = ["| stage | runs | tasks | minutes | largest process, GiB |", "|" + " --- |" * 5]
+    records = [record for group in rows.values() for record in group]
+    machines = {f"{r['processor']}, {r['cores']} cores, {r['memory_gib']} GiB memory, {r['system']}" for r in records}
+    lines = [f"Together {minutes(records):.0f} minutes, measured on {'; and on '.join(sorted(machines))}.", ""]
+    lines += ["| stage | runs | tasks | minutes | largest process, GiB |", "|" + " --- |" * 5]
     for name, group in rows.items():
         tasks, peak = sum(t["count"] for r in group for t in r["tasks"]), max(r["peak_mib"] for r in group) / 1024
         lines.append(f"| `{name}` | {len(group)} | {tasks or '–'} | {minutes(group):.1f} | {peak:.1f} |")
-    records = [record for group in rows.values() for record in group]
-    machines = {f"{r['processor']}, {r['cores']} cores, {r['memory_gib']} GiB memory, {r['system']}" for r in records}
-    total = f"Together {minutes(records):.0f} minutes, measured on {'; and on '.join(sorted(machines))}."
-    return "\n".join([total, "", *lines])
+    return "\n".join(lines)
 
 
 def dag() -> str:
@@ -50,26 +48,20 @@ def dag() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the pages, or with --check only compare; 1 with a message if one differs or cannot be made."""
-    made = {"time": time(), "dag": dag()}
-    if WRITTEN.exists():
-        made |= dict(BLOCK.findall(WRITTEN.read_text(encoding="utf-8")))
+    """Write the pages, or only compare; 1 with a sentence if one differs or a block has no place or no source."""
+    made = {"time": time(), "dag": dag()} | dict(BLOCK.findall(WRITTEN.read_text("utf-8") if WRITTEN.exists() else ""))
     pages = {page: page.read_text(encoding="utf-8") for page in [Path("README.md"), *sorted(Path("docs").glob("*.md"))]}
     shown = [name for text in pages.values() for name, _ in BLOCK.findall(text)]
-    for name in made:
-        if shown.count(name) != 1:
-            print(f"put <!-- begin {name} --> and <!-- end {name} --> into one page, README.md or docs/*.md, once")
-            return 1
-    if unknown := sorted(set(shown) - set(made)):
-        print(f"nothing writes the block {unknown[0]}: run dvc repro claims, or take its markers out")
-        return 1
-    for page, text in pages.items():
-        new = BLOCK.sub(lambda m: f"<!-- begin {m[1]} -->\n{made[m[1]]}\n<!-- end {m[1]} -->", text)
-        if new != text and "--check" in arguments:
-            print(f"{page} does not show the results that are here: python -m tools.readme")
-            return 1
-        page.write_text(new, encoding="utf-8", newline="\n")
-    return 0
+    wrong = [f"put <!-- begin {n} --> and <!-- end {n} --> into one page, once" for n in made if shown.count(n) != 1]
+    wrong += [f"nothing writes the block {n}: run dvc repro claims, or take it out" for n in shown if n not in made]
+    for page, text in pages.items() if not wrong else ():
+        new = BLOCK.sub(lambda m: f"<!-- begin {m[1]} -->\n\n{made[m[1]]}\n\n<!-- end {m[1]} -->", text)
+        if "--check" not in arguments:
+            page.write_text(new, encoding="utf-8", newline="\n")
+        elif new != text:
+            wrong.append(f"{page} does not show the results that are here: python -m tools.readme")
+    print(*wrong[:1], sep="\n", end="\n" if wrong else "", file=sys.stderr)
+    return min(len(wrong), 1)
 
 
 if __name__ == "__main__":

@@ -120,17 +120,18 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     half, corpus = s.design.models // 2, s.corpus
     if corpus.name == "jsonl" and not corpus.path:
         yield ("corpus", "path"), "name the JSONL file of your corpus here."
-    for place, value, limit, why in (
-        (("corpus", "min_words"), corpus.min_words, corpus.max_words, "corpus.max_words is"),
-        (("unlearn", "retain"), s.unlearn.retain, corpus.core, "corpus.core is"),
-        (("unlearn", "heldout_fixed"), s.unlearn.heldout_fixed, corpus.heldout, "corpus.heldout is"),
-        (("unlearn", "bleu_sentences"), s.unlearn.bleu_sentences, corpus.heldout, "corpus.heldout is"),
-        (("unlearn", "followed"), s.unlearn.followed, min(s.populations.values()), "the smallest population has"),
-        (("unlearn", "placebo_models"), s.unlearn.placebo_models, half, "models that never saw a set:"),
-        (("train", "exact_partners", "models"), s.train.exact_partners.models, half, "models that hold a set:"),
-        (("pilot", "k_star", 0), s.pilot.k_star[0], s.pilot.k_star[1], "the second step is"),
-        (("pilot", "k_star", 1), s.pilot.k_star[1], s.pilot.k_max, "pilot.k_max is"),
-    ):
+    limits: dict[Place, tuple[int, int, str]] = {
+        ("corpus", "min_words"): (corpus.min_words, corpus.max_words, "corpus.max_words is"),
+        ("unlearn", "retain"): (s.unlearn.retain, corpus.core, "corpus.core is"),
+        ("unlearn", "heldout_fixed"): (s.unlearn.heldout_fixed, corpus.heldout, "corpus.heldout is"),
+        ("unlearn", "bleu_sentences"): (s.unlearn.bleu_sentences, corpus.heldout, "corpus.heldout is"),
+        ("unlearn", "followed"): (s.unlearn.followed, min(s.populations.values()), "the smallest population has"),
+        ("unlearn", "placebo_models"): (s.unlearn.placebo_models, half, "models that never saw a set:"),
+        ("train", "exact_partners", "models"): (s.train.exact_partners.models, half, "models that hold a set:"),
+        ("pilot", "k_star", 0): (*s.pilot.k_star, "the second step is"),
+        ("pilot", "k_star", 1): (s.pilot.k_star[1], s.pilot.k_max, "pilot.k_max is"),
+    }
+    for place, (value, limit, why) in limits.items():
         if value > limit:
             yield place, f"is too large ({why} {limit}). Lower it."
     if s.unlearn.bleu_tokens < corpus.max_tokens:
