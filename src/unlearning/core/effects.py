@@ -22,13 +22,8 @@ class MainEffects:
 def main_effects(log_likelihoods: Array, design: Array) -> MainEffects:
     """How each column of the design moves each example, all columns at once.
 
-    Args:
-        log_likelihoods: (M, n), nats; one row a model.
-        design: (M, C) of ±1.
-
-    Raises:
-        ValueError: the design and the table do not have one row a model each, or columns are confounded.
-
+    log_likelihoods: (M, n), nats, one row a model. design: (M, C) of ±1.
+    Raises ValueError: not one row a model each, or columns that are confounded.
     Source: Box, Hunter & Hunter 2005, two-level factorial designs.
     """
     y, design = np.asarray(log_likelihoods, dtype=float), np.asarray(design, dtype=float)
@@ -59,13 +54,8 @@ class Influence:
 def influence_matrix(outcomes: Array, design: Array, *, confidence: float = 0.95) -> Influence:
     """By how much training on each column's set raises each outcome, with two-sided t limits for each cell.
 
-    Args:
-        outcomes: (M, outcomes) one value a model, such as a set's mean ℓ, nats.
-        design: (M, C) of ±1.
-
-    Returns:
-        (C, outcomes) in the unit of the outcomes; limits NaN without residual degrees of freedom.
-
+    outcomes: (M, outcomes), one value a model, such as a set's mean ℓ, nats. design: (M, C) of ±1.
+    Returns (C, outcomes), in the unit of the outcomes; limits NaN without residual degrees of freedom.
     Source: Feldman & Zhang 2020, influence, for sets in place of examples.
     """
     fit = main_effects(outcomes, design)

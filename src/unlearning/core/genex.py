@@ -15,30 +15,17 @@ Array = np.ndarray
 ESTIMATORS = ("log_mean", "mean_log")
 
 
-# --- generalized exposure: many models against many -------------------------------------------------------
-
-
 def generalized_exposure(*, unlearned: Array, reference: Array, estimator: str = "log_mean") -> Array:
     """Log-ratio of an example's expected likelihood after unlearning to that under retraining.
 
     Zero: in likelihood, unlearning is indistinguishable from never having seen the example.
     Positive: still exposed. Negative: over-unlearned, which is as detectable. Swapping flips the sign.
+    The definition takes the mean of probabilities (log_mean); the mean of logs (mean_log) is unbiased for any number of
+    models, and verdicts use it.
 
-    The definition takes the mean of probabilities (log_mean); the mean of logs (mean_log) is unbiased for any number
-    of models, and verdicts use it.
-
-    Args:
-        unlearned: (..., n_models, n_examples) log-likelihoods of unlearned in-models, nats.
-        reference: (n_models, n_examples) log-likelihoods of out-models, nats.
-        estimator: one of ESTIMATORS.
-
-    Returns:
-        (..., n_examples) exposure, nats.
-
-    Raises:
-        ValueError: unknown estimator.
-
-    Source: Baluta et al. 2024, generalized exposure.
+    unlearned: (..., n_models, n_examples) of unlearned in-models, reference: (n_models, n_examples) of out-models;nats.
+    estimator: one of ESTIMATORS (ValueError for another).
+    Returns (..., n_examples) nats. Source: Baluta et al. 2024, generalized exposure.
     """
     # log_mean:  g(x) = log E[p_unlearned(x)] − log E[p_reference(x)]
     # mean_log:  g(x) = E[ℓ_unlearned(x)] − E[ℓ_reference(x)]
@@ -56,12 +43,7 @@ def _expected(log_likelihoods: Array, estimator: str) -> Array:
 def effective_models(log_likelihoods: Array) -> Array:
     """How many models carry a log-mean-exp, from 1 (one decides) to n_models.
 
-    Args:
-        log_likelihoods: (..., n_models, n_examples), nats.
-
-    Returns:
-        (..., n_examples), a number of models.
-
+    log_likelihoods: (..., n_models, n_examples), nats. Returns (..., n_examples), a number of models.
     Source: Kish 1965, effective sample size.
     """
     # (Σ w)² / Σ w² with w = p(x), in logarithms
@@ -74,14 +56,8 @@ def shrunk_sd(sd: Array, *, df: int) -> tuple[Array, float]:
     """Per-example sd drawn towards the set's pooled value, as far as the spread of the variances warrants.
 
     Equal true variances give d₀ = ∞, the pooled value for all.
-
-    Args:
-        sd: (n_examples,) sample sd over models, nats.
-        df: degrees of freedom d of each.
-
-    Returns:
-        (n_examples,) shrunk sd, nats, and its degrees of freedom d₀ + d (may be infinite).
-
+    sd: (n_examples,), sample sd over models, nats. df: degrees of freedom d of each.
+    Returns (n_examples,) shrunk sd, nats, and its degrees of freedom d₀ + d (may be infinite).
     Source: Smyth 2004, empirical Bayes for many variances with few replicates, section 6.2.
     """
     # s̃² = (d₀ s₀² + d s²) / (d₀ + d), the prior s₀², d₀ fitted to the moments of log s² over the set
@@ -114,16 +90,9 @@ def noise_floor(
 ) -> Array:
     """Half-width of what a perfect unlearner's exposure may be by chance.
 
-    Args:
-        reference_sd: (n_examples,) sample sd s_x over the reference models, nats.
-        n_unlearned: models averaged on the unlearned side; 1 for a single run.
-        n_reference: reference models.
-        confidence: two-sided.
-        shrink: draw s_x towards the set's pooled value first.
-
-    Returns:
-        (n_examples,) half-width, nats; infinite where fewer than two references leave it unknown.
-
+    reference_sd: (n_examples,), sample sd s_x over the reference models, nats. n_unlearned: models averaged on
+    that side, 1 for a single run. n_reference: reference models. confidence: two-sided. shrink: `shrunk_sd` first.
+    Returns (n_examples,) nats; infinite where fewer than two references leave it unknown.
     Source: this study; a prediction interval of normal theory.
     """
     if n_reference < 2:
@@ -137,16 +106,10 @@ def noise_floor(
 
 
 def instance_part(*, exposure: Array, generator_part: Array) -> Array:
-    """What is left of exposure when what the generator's never-trained examples show is taken away, nats.
+    """What is left of exposure when what the generator's never-trained examples show is taken away.
 
-    Args:
-        exposure: (..., n_examples) exposure of the forget set.
-        generator_part: (...) mean exposure D of never-trained examples of the same generator, nats.
-
-    Returns:
-        (..., n_examples), nats.
-
-    Source: this study.
+    exposure: (..., n_examples) of the forget set, generator_part: (...), mean exposure D of never-trained examples of
+    its generator, nats. Returns (..., n_examples) nats. Source: this study.
     """
     return np.asarray(exposure) - np.asarray(generator_part)[..., None]
 
@@ -156,16 +119,9 @@ def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) 
 
     An estimate for likelihood events of the paper's ε, not a certificate. Compare it with the value that two
     groups of references give.
-
-    Args:
-        unlearned: (n_unlearned, n_examples) log-likelihoods, nats.
-        reference: (n_reference, n_examples) log-likelihoods, nats.
-        confidence: of all n intervals together (Bonferroni).
-
-    Returns:
-        nats, zero or above; NaN with fewer than two models on a side.
-
-    Source: Welch 1947, for the limits; this study.
+    unlearned: (n_unlearned, n_examples), reference: (n_reference, n_examples), log-likelihoods, nats.
+    confidence: of all n intervals together (Bonferroni).
+    Returns nats, zero or above; NaN with fewer than two models on a side. Source: Welch 1947 (limits); this study.
     """
     (k_u, n), k_r = np.shape(unlearned), len(reference)
     if min(k_u, k_r) < 2:
@@ -179,24 +135,13 @@ def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) 
     return float(np.max(np.maximum(0.0, difference - quantile * np.sqrt(v_u + v_r))))
 
 
-# --- one run: a model against what it would have been -----------------------------------------------------
-
-
 def predicted_reference(log_likelihoods: Array, design: Array, *, model: int, column: int) -> Array:
     """What `model` would give, not trained on the set of `column`: its own row with that column at −1.
 
     So the other sets that it holds, and its base, count.
-
-    Args:
-        log_likelihoods: (M, n) of all trained models, nats.
-        design: (M, C) of ±1, the base column included.
-        model: row of the design.
-        column: index of the forget set's column.
-
-    Returns:
-        (n,) nats.
-
-    Source: this study.
+    log_likelihoods: (M, n) of all trained models, nats. design: (M, C) of ±1, the base column included.
+    model: row of the design. column: index of the forget set's column.
+    Returns (n,) nats. Source: this study.
     """
     # ℓ̂(x) = β_0(x) + Σ_c d_c β_c(x), d the model's row with d_column = −1
     fit = main_effects(log_likelihoods, design)
@@ -208,14 +153,8 @@ def predicted_reference(log_likelihoods: Array, design: Array, *, model: int, co
 def run_exposure(*, unlearned: Array, reference: Array) -> Array:
     """Exposure of one run against what its model would have been; zero and sign as in `generalized_exposure`.
 
-    Args:
-        unlearned: (..., n) log-likelihoods of one model along its steps, nats.
-        reference: (n,) its reference, nats.
-
-    Returns:
-        (..., n) nats.
-
-    Source: this study; generalized exposure of one model a side.
+    unlearned: (..., n), log-likelihoods of one model along its steps; reference: (n,), its reference; nats.
+    Returns (..., n) nats. Source: this study; generalized exposure of one model a side.
     """
     # g(x) = ℓ_unlearned(x) − ℓ_reference(x)
     return np.asarray(unlearned, dtype=float) - np.asarray(reference, dtype=float)
@@ -226,15 +165,8 @@ def steps_to_forget(exposure: Array, steps: Array) -> Array | float:
 
     What starts at or under zero needs no step (the first step is returned). A step that is not finite
     (divergence) ends the run there.
-
-    Args:
-        exposure: (steps,) set mean or (steps, n) per example, nats.
-        steps: (steps,) increasing step numbers.
-
-    Returns:
-        a number, or (n,), in steps.
-
-    Source: this study.
+    exposure: (steps,) set mean or (steps, n) per example, nats. steps: (steps,), increasing.
+    Returns a number, or (n,), in steps. Source: this study.
     """
     exposure, steps = np.asarray(exposure, dtype=float), np.asarray(steps, dtype=float)
     if exposure.ndim == 1:
@@ -254,16 +186,8 @@ def steps_to_forget(exposure: Array, steps: Array) -> Array | float:
 def steps_to_share_inside(exposure: Array, steps: Array, *, floor: Array, share: float = 0.95) -> float:
     """First step (k95) at which at most 1 − share of the set lies above the noise floor; NaN if none.
 
-    Args:
-        exposure: (steps, n) run exposure, nats.
-        steps: (steps,) step numbers.
-        floor: (n,) half-width of the noise floor, nats.
-        share: of the set.
-
-    Returns:
-        a step.
-
-    Source: this study.
+    exposure: (steps, n) run exposure, nats. steps: (steps,). floor: (n,) half-width of the noise floor, nats.
+    Returns a step. Source: this study.
     """
     exposure = np.asarray(exposure, dtype=float)
     above = np.mean(~(exposure <= floor), axis=1)  # a NaN counts as above

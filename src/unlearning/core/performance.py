@@ -17,11 +17,7 @@ def performance_lost(*, unlearned: Array, reference: Array) -> Array:
 def interpolate(values: Array, steps: Array, at: float) -> Array | float:
     """Value at a fractional step, linear between its neighbours; NaN outside the steps or where `at` is NaN.
 
-    Args:
-        values: (steps, ...) any unit; rows with NaN are not bridged.
-        steps: (steps,) increasing.
-        at: a step, whole or not.
-
+    values: (steps, ...), any unit; rows with NaN are not bridged. steps: (steps,), increasing. Returns (...).
     Source: this study; the same rule as that of k* (`genex.steps_to_forget`), so that both speak of one state.
     """
     values, steps = np.asarray(values, dtype=float), np.asarray(steps, dtype=float)
@@ -42,15 +38,8 @@ def followed_at(scored: ArrayLike, steps: ArrayLike) -> Array:
     """Whether each of `steps` lies between two scored steps no further apart than the first two, or on one.
 
     A run is followed to 1.5 k* and scored once more, at 2 k*: what lies between was not measured.
-
-    Args:
-        scored: (states,) whole steps, ascending, at least one.
-        steps: (n,) or a number, steps, fractions too; NaN is not followed.
-
-    Returns:
-        (n,) of bool.
-
-    Source: this study.
+    scored: (states,), whole steps, ascending, at least one. steps: (n,) or a number, fractions too; NaN is never.
+    Returns (n,) of bool. Source: this study.
     """
     scored, steps = np.asarray(scored, dtype=float), np.asarray(steps, dtype=float)
     last = len(scored) - 1

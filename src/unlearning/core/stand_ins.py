@@ -8,8 +8,6 @@ from scipy import special, stats
 
 Array = np.ndarray
 
-# --- relative exposure: three readings of a formula that is not public -------------------------------------
-
 
 def relative_exposure_population(
     *, forget_set: Array, n_tokens: Array, never_trained: Array, never_trained_n_tokens: Array
@@ -17,17 +15,8 @@ def relative_exposure_population(
     """RelEx by population: how much likelier F is than never-trained examples of its generator and length; set level.
 
     Zero: the set is as likely as examples of its kind that nobody trained on.
-
-    Args:
-        forget_set: (..., n) log-likelihoods of F, nats.
-        n_tokens: (n,) target tokens.
-        never_trained: (..., p) log-likelihoods under the same model, nats.
-        never_trained_n_tokens: (p,) target tokens.
-
-    Returns:
-        (...) nats per token.
-
-    Source: what the authors' code invites (their formula is not public); mean of logs.
+    forget_set: (..., n), never_trained: (..., p), log-likelihoods under one model, nats; (n,) and (p,) target tokens.
+    Returns (...) nats per token. Source: what the authors' code invites (their formula is not public); mean of logs.
     """
     # each example against those of its own length, or the nearest: w_xy = 1 / (number of nearest) where y is one
     distance = np.abs(np.subtract.outer(np.asarray(n_tokens), np.asarray(never_trained_n_tokens)))
@@ -54,23 +43,13 @@ def relative_exposure_original(*, unlearned: Array, original: Array) -> Array:
     return np.asarray(unlearned, dtype=float) - np.asarray(original, dtype=float)
 
 
-# --- exposure among never-trained canaries -----------------------------------------------------------------
-
-
 def exposure_by_rank(*, log_likelihoods: Array, never_trained: Array) -> Array:
     """Exposure of x among R, the never-trained examples and x itself. Ties share their mean rank.
 
     Large: x is likelier than examples of its generator and length that nobody trained on. Those themselves
     have an exposure of about 1/ln 2 = 1.44 bits, not 0. Ceiling: log2 |R|, at rank 1 (see `at_ceiling`).
-
-    Args:
-        log_likelihoods: (..., n) of the examples, nats.
-        never_trained: (p,) of never-trained examples under the same model, nats.
-
-    Returns:
-        (..., n) bits.
-
-    Source: Carlini et al. 2019, section 4.2.
+    log_likelihoods: (..., n) of the examples, never_trained: (p,), under the same model, nats.
+    Returns (..., n) bits. Source: Carlini et al. 2019, section 4.2.
     """
     ordered, values = np.sort(never_trained), np.asarray(log_likelihoods)
     likelier = len(ordered) - np.searchsorted(ordered, values, side="right")
@@ -82,7 +61,7 @@ def exposure_by_rank(*, log_likelihoods: Array, never_trained: Array) -> Array:
 def at_ceiling(*, log_likelihoods: Array, never_trained: Array) -> Array:
     """True where exposure by rank is but a lower bound, since no never-trained example is as likely.
 
-    Args and source as for `exposure_by_rank`; (..., n) and (p,) nats give (..., n) of bool.
+    (..., n) and (p,) nats give (..., n) of bool. Source: as `exposure_by_rank`.
     """
     return np.asarray(log_likelihoods) > np.max(never_trained)
 
@@ -90,15 +69,9 @@ def at_ceiling(*, log_likelihoods: Array, never_trained: Array) -> Array:
 def exposure_by_skew_normal(*, log_likelihoods: Array, never_trained: Array, ceiling: float = np.inf) -> Array:
     """Exposure beyond rank 1, extrapolated by a skew normal fitted to the never-trained examples.
 
-    Args:
-        log_likelihoods: (..., n) of the examples, nats.
-        never_trained: (p,) of never-trained examples, nats.
-        ceiling: largest value there can be, bits: log2 of the number of canaries the generator can draw.
-
-    Returns:
-        (..., n) bits, at most `ceiling`.
-
-    Source: Carlini et al. 2019, section 4.3 (approximation by distribution modelling).
+    log_likelihoods: (..., n) of the examples, never_trained: (p,), nats. ceiling: the largest value there can be, bits,
+    log2 of the number of canaries that the generator can draw.
+    Returns (..., n) bits, at most `ceiling`. Source: Carlini et al. 2019, section 4.3 (distribution modelling).
     """
     # exposure(x) = −log2 P(NLL ≤ NLL(x)) under the fitted distribution
     shape, location, scale = stats.skewnorm.fit(-np.asarray(never_trained, dtype=float))
@@ -117,23 +90,12 @@ def _skew_normal_log_cdf(z: Array, shape: float) -> Array:
     return np.minimum(special.logsumexp(area, axis=1), 0.0).reshape(np.shape(z))
 
 
-# --- membership inference ----------------------------------------------------------------------------------
-
-
 def likelihood_ratio_score(*, log_likelihoods: Array, inside: Array, outside: Array) -> Array:
     """Log-ratio of the densities of ℓ(x) as member and as non-member; positive: looks like a member.
 
-    Leave the attacked model out of `inside` and `outside`.
-
-    Args:
-        log_likelihoods: (..., n) under the attacked model, nats.
-        inside: (n_in, n) under models trained on x, nats.
-        outside: (n_out, n) under models that were not, nats.
-
-    Returns:
-        (..., n) nats.
-
-    Source: Carlini et al. 2022, likelihood-ratio attack, section V (global variance).
+    log_likelihoods: (..., n) under the attacked model, which is none of the others; inside: (n_in, n) under models
+    trained on x, outside: (n_out, n) under models that were not; nats.
+    Returns (..., n) nats. Source: Carlini et al. 2022, likelihood-ratio attack, section V (global variance).
     """
 
     # log N(ℓ(x); μ_x, σ²), σ² pooled over examples: a few models do not tell each example's own

@@ -43,14 +43,6 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     return Interval(mean, float(mean - half), float(mean + half), len(values))
 
 
-def paired_t_interval(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Interval of the mean of a − b, (n_models,) each, in their unit; pairs with a NaN are left out.
-
-    Source: Student 1908.
-    """
-    return t_interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), confidence=confidence)
-
-
 def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
     """Two-sided p of |mean| ≤ delta, from (n_models,) values; below 1 − confidence just when `t_interval` is beyond it.
 
@@ -69,13 +61,7 @@ def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
 def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
     """Exact two-sided p of a mean of zero (or of ±delta, the nearer) under all 2ⁿ flips of the signs.
 
-    Args:
-        values: (n_models,) differences, at most 20; NaN are left out.
-        delta: margin taken off on the side of the mean, unit of the values.
-
-    Raises:
-        ValueError: more than 20 values.
-
+    values: (n_models,) differences, at most 20 (else ValueError); NaN are left out. delta: in their unit.
     Source: Fisher 1935, randomization test.
     """
     values = _finite(values)
@@ -97,11 +83,8 @@ def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
 def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
     """Holm's adjusted p. A NaN (a test that could not be made) stays NaN and counts as a test all the same.
 
-    Args:
-        p_values: (n,) of the family.
-        n_tests: size of the family as it was planned; len(p_values) by default.
-
-    Source: Holm 1979.
+    p_values: (n,) of the family. n_tests: size of the family as it was planned; len(p_values) by default.
+    Returns (n,) probabilities. Source: Holm 1979.
     """
     p_values = np.asarray(p_values, dtype=float)
     n_tests = n_tests or len(p_values)
@@ -117,11 +100,7 @@ def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
 def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | None = None) -> float:
     """Spearman's ρ of a and b with the ranks of `given` regressed out; in [−1, 1], NaN where one is constant.
 
-    Args:
-        a: (n_examples,).
-        b: (n_examples,).
-        given: (n_examples,) or (n_examples, n_given); constant columns change nothing.
-
+    a, b: (n_examples,). given: (n_examples,) or (n_examples, n_given); constant columns change nothing.
     Source: Spearman 1904; Kendall & Stuart, partial correlation by residuals.
     """
     a, b = (np.asarray(v, dtype=float) for v in (a, b))
@@ -156,11 +135,8 @@ def fisher_z(correlation: ArrayLike) -> np.ndarray:
 def verdict(interval: Interval, *, delta: float, direction: int) -> str:
     """One of VERDICTS, or 'not computed' without limits.
 
-    Args:
-        interval: of the quantity.
-        delta: the smallest difference that counts, unit of the interval; ≥ 0.
-        direction: +1 supports upwards, −1 downwards, 0 either way ('affects').
-
+    delta: the smallest difference that counts, ≥ 0, in the unit of the interval.
+    direction: +1 supports upwards, −1 downwards, 0 either way ('affects').
     Source: this study; equivalence by an interval inside the margin as in Schuirmann 1987.
     """
     low, high = interval.low, interval.high
@@ -188,13 +164,7 @@ def sign_test_by_bounds(*, a: ArrayLike, b: ArrayLike, a_censored: ArrayLike, b_
 
     A pair counts where its bound decides: a censored at 200 against b = 30 is positive; two censored values,
     or a censored value under the other, are unknown and left out, as ties are.
-
-    Args:
-        a: (n_pairs,) values or, where censored, lower bounds.
-        b: (n_pairs,) the same.
-        a_censored: (n_pairs,) bool.
-        b_censored: (n_pairs,) bool.
-
+    a, b: (n_pairs,) values or, where censored, lower bounds, in one unit. a_censored, b_censored: (n_pairs,) bool.
     Source: Gehan 1965, for the pairs that count.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)

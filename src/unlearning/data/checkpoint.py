@@ -15,29 +15,23 @@ from unlearning.errors import StudyError
 FAMILIES = ("gpt2", "gpt_neox", "llama", "mt5", "t5")
 FILES = ("*.json", "*.safetensors")  # no pickle, no code
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SAVE = "save it with model.save_pretrained(folder), the tokenizer with tokenizer.save_pretrained(folder)."
 
 
 def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
-    """The folder of a checkpoint (config, weights as safetensors, tokenizer), fetched if need be.
+    """The folder of a checkpoint (config, weights as safetensors, tokenizer), fetched if need be; None without one.
 
-    Args:
-        model: the block of that name: `path`, a folder; or `hub` and `revision`, a repository of the hub and the
-            commit to take from it (40 hexadecimal digits); or the configuration of a model to train from scratch.
-        max_tokens: the longest source and the longest target that it has to take.
-
-    Returns:
-        None for a model to train from scratch.
-
-    Raises:
-        StudyError: it cannot be fetched, or is not what it should be (`problems`).
+    model: the block of that name: `path`, a folder; or `hub` and `revision`, a repository of the hub and the commit to
+    take from it; or the configuration of a model to train from scratch.
+    max_tokens: the longest source and the longest target that it has to take.
+    Raises StudyError: it cannot be fetched, or is not what it should be (`problems`).
     """
     if not {"path", "hub"} & set(model):
         return None
     folder = Path(model["path"]) if model.get("path") else _fetch(model["hub"], model["revision"])
-    if model.get("path") and folder.is_symlink():
+    if model.get("path") and folder.is_symlink():  # dvc does not follow links to folders
         raise StudyError(
-            f"{folder} is a link to {folder.resolve()}, where dvc does not look: another model there would go "
-            "unnoticed. Move or copy the folder itself."
+            f"{folder} is a link: another model behind it would go unnoticed. Move or copy the folder here."
         )
     for problem in problems(folder, max_tokens=max_tokens):
         raise StudyError(problem)
@@ -48,10 +42,8 @@ def _fetch(hub: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(hub, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's client raises many kinds
-        raise StudyError(
-            f"Could not fetch {hub} at {revision} from the Hugging Face hub ({type(error).__name__}): correct "
-            "model.hub and model.revision in params.yaml, or connect to the network."
-        ) from None
+        why = f"Could not fetch {hub} at {revision} from the Hugging Face hub ({type(error).__name__})"
+        raise StudyError(f"{why}: correct model.hub and model.revision, or connect to the network.") from None
 
 
 def problems(folder: Path, *, max_tokens: int = 0) -> Iterator[str]:
@@ -61,22 +53,26 @@ def problems(folder: Path, *, max_tokens: int = 0) -> Iterator[str]:
     """
     from unlearning.measure.models import load_model  # torch is only needed for a model that is there
 
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        yield f"{folder} holds an adapter without its base model. Merge them (merge_and_unload) and save the result."
-    found = [name for name in (_WEIGHTS, _INDEX) if (folder / name).is_file()]
-    if not (folder / "config.json").is_file() or not found:
-        yield (
-            f"{folder} holds no model: it needs config.json and {_WEIGHTS} (or {_INDEX}). Write them with "
-            "model.save_pretrained(folder), and the tokenizer with tokenizer.save_pretrained(folder)."
-        )
+    config_file = folder / "config.json"
+    if (folder / "adapter_config.json").is_file() and not config_file.is_file():
+        yield f"{folder} holds an adapter without its base model. Merge them (merge_and_unload) and {_SAVE}"
+    found = [file for file in (folder / _WEIGHTS, folder / _INDEX) if file.is_file()]
+    if not config_file.is_file() or not found:
+        yield f"{folder} holds no model: it needs config.json and {_WEIGHTS} (or {_INDEX}). Take your model and {_SAVE}"
     if not (folder / "tokenizer.json").is_file():  # without it the library would make up an empty one
         yield f"{folder} holds no tokenizer.json. Write it with tokenizer.save_pretrained(folder)."
     for file in sorted(folder.glob("*.json")):
-        yield from _json_problems(file)
-    shards = {_WEIGHTS} if _WEIGHTS in found else set(_read(folder / _INDEX)["weight_map"].values())
-    for file in (folder / name for name in sorted(shards)):
-        yield from _weight_problems(file)
-    family = _read(folder / "config.json").get("model_type")
+        if file.read_bytes()[:3] == b"\xef\xbb\xbf":
+            yield f"{file} begins with a byte-order mark, which the library does not read. Save it without one."
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as error:  # not JSON, or not UTF-8
+            yield f"{file} is not JSON ({error}). Take your model and {_SAVE}"
+    shards = {_WEIGHTS} if found[0].name == _WEIGHTS else set(json.loads(found[0].read_bytes())["weight_map"].values())
+    for name in sorted(shards):
+        if wrong := _weight_problem(folder / name):
+            yield f"{folder / name} {wrong}"
+    family = json.loads(config_file.read_bytes()).get("model_type")
     if family not in FAMILIES:
         yield (
             f"{folder}: likelihoods of the family {family!r} were never compared with the library's. Take one of "
@@ -84,49 +80,32 @@ def problems(folder: Path, *, max_tokens: int = 0) -> Iterator[str]:
         )
     config = AutoConfig.from_pretrained(folder)
     for problem in _config_problems(config, max_tokens):
-        yield f"{folder / 'config.json'}: {problem}"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+        yield f"{config_file}: {problem}"
+    tokenizer = tokenizer_of(folder)
     if tokenizer.eos_token_id is None:
         yield f"{folder}: the tokenizer has no end-of-sequence token. Set eos_token and save it again."
     if len(tokenizer) > config.vocab_size:
-        yield (
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}. Call "
-            "model.resize_token_embeddings(len(tokenizer)), or save the tokenizer that belongs to the model."
-        )
+        size = f"{len(tokenizer)} tokens, the model {config.vocab_size}"
+        yield f"{folder}: the tokenizer has {size}. Call model.resize_token_embeddings(len(tokenizer)) and {_SAVE}"
     try:
         load_model(folder, names_only=True)
     except StudyError as error:
         yield str(error)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _json_problems(file: Path) -> Iterator[str]:
-    if file.read_bytes()[:3] == b"\xef\xbb\xbf":
-        yield f"{file} begins with a byte-order mark, which the library does not read. Save it as UTF-8 without one."
-    try:
-        _read(file)
-    except ValueError as error:  # not JSON, or not UTF-8
-        yield f"{file} is not JSON ({error}). Save the model or the tokenizer again."
-
-
-def _weight_problems(file: Path) -> Iterator[str]:
+def _weight_problem(file: Path) -> str | None:
     if not file.is_file():
-        yield f"{file} is missing, and {_INDEX} names it. Copy it to the others."
-        return
+        return f"is missing, and {_INDEX} names it. Copy it to the others."
     # a safetensors file: length of the header in 8 bytes, header as JSON with the bounds of each tensor, tensors
     with file.open("rb") as stream:
         start = stream.read(8)
         if start == b"version ":
-            yield f"{file} is a pointer of git-lfs, not the weights. Fetch them with git lfs pull."
-            return
+            return "is a pointer of git-lfs, not the weights. Fetch them with git lfs pull."
         length, size = int.from_bytes(start, "little"), file.stat().st_size
         header = json.loads(stream.read(length)) if 8 + length <= size else {}
     ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-    if not ends or 8 + length + max(ends) != size:
-        yield f"{file} is cut off: it has {size} bytes, and its header speaks of others. Copy or download it again."
+    whole = bool(ends) and 8 + length + max(ends) == size
+    return None if whole else f"is cut off: its {size} bytes are not those of its header. Copy or download it again."
 
 
 def _config_problems(config: PreTrainedConfig, max_tokens: int) -> Iterator[str]:
@@ -141,10 +120,8 @@ def _config_problems(config: PreTrainedConfig, max_tokens: int) -> Iterator[str]
         yield "bos_token_id and eos_token_id are missing. Write the id that a text without a source starts from."
     positions = getattr(config, "max_position_embeddings", None)  # of T5, which has relative ones: none
     if positions and positions < 2 * max_tokens:
-        yield (
-            f"it takes {positions} positions, source and target need {2 * max_tokens}. "
-            "Lower corpus.max_tokens in params.yaml to half of what it takes."
-        )
+        mend = "Lower corpus.max_tokens in params.yaml to half of what it takes."
+        yield f"it takes {positions} positions, source and target need {2 * max_tokens}. {mend}"
 
 
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:

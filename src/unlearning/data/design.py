@@ -9,7 +9,6 @@ use. With sixteen models such an assignment keeps a subgroup {p, q, p⊕q} free 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 from scipy.linalg import hadamard
 
@@ -22,33 +21,24 @@ _MOST_STEPS = 20_000  # of the search; a possible assignment is found in a few d
 
 
 def assign_columns(kinds: Mapping[str, str], *, models: int, min_free_columns: int) -> dict[str, int]:
-    """A Hadamard column for the base model and for each forget set.
+    """A Hadamard column, a label in 1 … M-1, for "base" (the base model) and for each forget set.
 
     No product of two sets of one kind is a used column. A set of one's own that is added leaves the columns of the
     others as they were.
-
-    Args:
-        kinds: forget set -> its kind.
-        models: number M of models, a power of two from 4.
-        min_free_columns: degrees of freedom to keep, of the M - 1 columns.
-
-    Returns:
-        "base" and each forget set -> label in 1 … M-1.
-
-    Raises:
-        StudyError: M is no power of two, or there are too many sets for M models.
+    kinds: forget set -> its kind. models: M, a power of two from 4. min_free_columns: of the M - 1.
+    Raises StudyError: M is no power of two, or there are too many sets for M models.
     """
     if models < 4 or models & (models - 1):
         raise StudyError(f"there is no such design for {models} models. Take a power of two from 4 (4, 8, 16, 32, …).")
-    columns = _assignment(kinds, models, min_free_columns)
-    if columns is None:
-        larger = (models * 2**i for i in range(1, 7))
-        enough = next((m for m in larger if _assignment(kinds, m, min_free_columns)), None)
+    fits = (m for m in (models * 2**i for i in range(7)) if _assignment(kinds, m, min_free_columns))
+    enough = next(fits, None)
+    if enough != models:
         mend = f"Set models: {enough}, or take a set out." if enough else "Take sets out."
         raise StudyError(
             f"too many sets: {len(kinds)} forget sets and the base column do not fit into {models} models with "
             f"{min_free_columns} columns free. {mend}"
         )
+    columns = _assignment(kinds, models, min_free_columns)
     return {name: columns[name] for name in [BASE, *kinds]}
 
 
@@ -59,11 +49,8 @@ def _assignment(kinds: Mapping[str, str], models: int, min_free_columns: int) ->
     first = [kind for kind in KINDS if kind not in (_WITH_BASE, _OWN)]
     before = {name: kind for kind in (*first, _WITH_BASE) for name in kinds if kinds[name] == kind}
     own = {name: _OWN for name in kinds if kinds[name] == _OWN}
-    for group_of in (before | {BASE: _WITH_BASE} | own, before | own | {BASE: BASE}):
-        found = _search(group_of, {}, models, iter(range(_MOST_STEPS)))
-        if found is not None:
-            return found
-    return None
+    ways = (before | {BASE: _WITH_BASE} | own, before | own | {BASE: BASE})
+    return next(filter(None, (_search(groups, {}, models, iter(range(_MOST_STEPS))) for groups in ways)), None)
 
 
 def _search(
@@ -78,31 +65,20 @@ def _search(
     used = set(columns.values())
     forbidden = {columns[a] ^ columns[b] for a, b in combinations(columns, 2) if group_of[a] == group_of[b]}
     mates = [column for other, column in columns.items() if group_of[other] == group_of[name]]
-    candidates = []
-    for column in set(range(1, models)) - used - forbidden:
-        products = {column ^ mate for mate in mates}
-        if not products & used:
-            candidates.append((len(products - forbidden), column))
-    for _, column in sorted(candidates):
-        found = _search(group_of, columns | {name: column}, models, steps)
-        if found is not None:
-            return found
-    return None
+    products = {column: {column ^ mate for mate in mates} for column in set(range(1, models)) - used - forbidden}
+    free = sorted((len(made - forbidden), column) for column, made in products.items() if not made & used)
+    found = (_search(group_of, columns | {name: column}, models, steps) for _, column in free)
+    return next(filter(None, found), None)
 
 
 def design_table(columns: Mapping[str, int], *, models: int) -> pd.DataFrame:
-    """One row a model: model (0 … M-1), base (index of its base model), and 1 for each forget set in its training set.
-
-    Every column is balanced, and so is every pair of columns.
-    """
-    signs = hadamard(models)[:, list(columns.values())]
-    table = pd.DataFrame((signs + 1) // 2, columns=list(columns))
-    table.insert(0, "model", np.arange(models))
-    return table
+    """One row a model: model (0 … M-1), base (index of its base model), and 1 for each forget set that it holds."""
+    held = (hadamard(models)[:, list(columns.values())] + 1) // 2
+    return pd.DataFrame(held, columns=list(columns)).rename_axis("model").reset_index()
 
 
 def aliases(columns: Mapping[str, int]) -> list[tuple[str, str, str]]:
     """(a, b, c) for each two columns a, b whose product is the used column c: there an interaction looks like c."""
     holder = {label: name for name, label in columns.items()}
-    products = ((a, b, columns[a] ^ columns[b]) for a, b in combinations(columns, 2))
-    return [(a, b, holder[label]) for a, b, label in products if label in holder]
+    pairs = combinations(columns, 2)
+    return [(a, b, holder[columns[a] ^ columns[b]]) for a, b in pairs if columns[a] ^ columns[b] in holder]

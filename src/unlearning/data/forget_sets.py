@@ -21,7 +21,6 @@ _WHY_NOT = {
     "never-natural": "It stands for text that no model has seen",
     PILOT: "The learning rates are chosen on it",
 }
-_ANOTHER_SET = "It is another forget set, which other models hold"
 
 
 def draw_sets(
@@ -35,14 +34,9 @@ def draw_sets(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     """All sets that are drawn (own ones are read): forget sets, and the never-trained populations with the pilot's.
 
-    Args:
-        settings: the block forget_sets: name -> kind, size, repetitions.
-        populations: kind -> size of its population.
-        pilot: size of the pilot's set.
-        reserve: natural pairs that no model is trained on otherwise.
-
-    Returns:
-        Two dicts of tables with id, source, target, origin: by name of the set; by kind, and `pilot`.
+    settings: the block forget_sets. populations: kind -> size. pilot: size of the pilot's set. reserve: natural pairs
+    that no model is trained on otherwise.
+    Returns two dicts of tables with id, source, target, origin: by name of the set; by kind, and `pilot`.
     """
     reserve, taken = reserve.sort_values("id"), set()
 
@@ -72,23 +66,16 @@ def read_own(
 ) -> pd.DataFrame:
     """A user's forget set, one {"id", "source", "target"} a line (source may be empty), exactly as it is written.
 
-    Args:
-        protected: splits, populations and other forget sets, by name, that no example may (nearly) stand in.
-        near_duplicate: token-set Jaccard, on source or target, from which an example counts as standing there.
-
-    Returns:
-        Table with id (`<name>:<id of the file>`), source, target and origin (the file's field, else its name).
-
-    Raises:
-        StudyError: the first mistake, with file, line and mend.
+    protected: splits, populations and other forget sets, by name, that no example may (nearly) stand in, which is a
+    token-set Jaccard of `near_duplicate` on source or target. Its id becomes `<name>:<id of the file>`.
+    Raises StudyError: the first mistake, with file, line and mend.
     """
     rows = read_examples(path)
     table = pd.DataFrame([row for _, row in rows])
     origin = table["origin"].fillna(Path(path).name) if "origin" in table else Path(path).name
-    wrong = _token_mistakes(table, tokenizer, max_tokens)
-    wrong = [*wrong, *_twins(table, protected, near_duplicate)]
-    for row, message in wrong:
-        raise StudyError(f"{path}, line {rows[row][0]}: {message}")
+    for wrong in (_token_mistakes(table, tokenizer, max_tokens), _twins(table, protected, near_duplicate)):
+        for row, message in wrong:
+            raise StudyError(f"{path}, line {rows[row][0]}: {message}")
     return table.assign(id=name + ":" + table["id"], origin=origin)[COLUMNS]
 
 
@@ -96,13 +83,10 @@ def _token_mistakes(table: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, mos
     """(row, what is wrong) where an example is too long, or would not be trained on as it is written."""
     for side in ("source", "target"):
         counts, lost = lengths(tokenizer, table[side].tolist()), lost_by(tokenizer, table[side].tolist())
-        for row in range(len(table)):
-            if counts[row] > most:
-                yield (
-                    row,
-                    f"the {side} has {counts[row]} tokens with the end of sequence, the models take {most}. "
-                    "Shorten or split it, or raise corpus.max_tokens in params.yaml.",
-                )
+        for row, count in enumerate(counts):
+            if count > most:
+                mend = "Shorten or split it, or raise corpus.max_tokens in params.yaml."
+                yield row, f"the {side} has {count} tokens with the end of sequence, the models take {most}. {mend}"
             if row in lost:
                 yield row, f"the {side} {lost[row]}. Take it out, or bring a model whose tokenizer keeps it."
 
@@ -119,11 +103,9 @@ def _twins(table: pd.DataFrame, protected: Mapping[str, pd.DataFrame], least: fl
                     exact = text != "" and text in ids
                     if exact or other[row] >= 0:
                         twin, likeness = (ids[text], 1.0) if exact else (pairs["id"].iloc[other[row]], best[row])
-                        yield (
-                            row,
-                            f"the {side} (nearly) stands in {split} as '{twin}' (Jaccard {likeness:.2f}, from {least} "
-                            f"two pairs count as one). {_WHY_NOT.get(split, _ANOTHER_SET)}: delete the line.",
-                        )
+                        how = f"Jaccard {likeness:.2f}, from {least} two pairs count as one"
+                        why = _WHY_NOT.get(split, "It is another forget set, which other models hold")
+                        yield row, f"the {side} (nearly) stands in {split} as '{twin}' ({how}). {why}: delete the line."
 
 
 def examples_table(
@@ -149,9 +131,7 @@ def examples_table(
     rows = []
     for name, kind, repetitions, table in parts:
         labels = {"forget_set": name, "kind": kind, "origin": table["origin"], "repetitions": repetitions}
-        counts = {
-            "n_source_tokens": lengths(tokenizer, table["source"].tolist()) * (table["source"] != ""),
-            "n_tokens": lengths(tokenizer, table["target"].tolist()),
-        }
-        rows.append(pd.DataFrame({"example_id": table["id"], **labels, **counts}))
+        part = pd.DataFrame({"example_id": table["id"], **labels})
+        part["n_source_tokens"] = lengths(tokenizer, table["source"].tolist()) * (table["source"] != "")
+        rows.append(part.assign(n_tokens=lengths(tokenizer, table["target"].tolist())))
     return pd.concat(rows, ignore_index=True)

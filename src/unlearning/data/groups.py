@@ -1,9 +1,9 @@
 """Named groups of examples, as text and as token ids: forget sets, never-trained populations, corpus splits."""
 
 import json
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from datasets import load_from_disk
@@ -14,8 +14,7 @@ from unlearning.data.kinds import PILOT, POPULATIONS
 from unlearning.measure.models import Encoded, encode
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Examples in a fixed order: `ids[i]` names `encoded[i]`."""
 
     ids: list[str]
@@ -39,11 +38,7 @@ class StudyData:
         return AutoTokenizer.from_pretrained(self.root / "tokenizer")
 
     def _group(self, name: str) -> Group:
-        """A forget set, a population, `pilot`, or a corpus split.
-
-        Raises:
-            FileNotFoundError: no such group was drawn.
-        """
+        """A forget set, a population, `pilot`, or a corpus split; FileNotFoundError where it was not drawn."""
         if name in SPLITS:
             table = load_from_disk(str(self.root / "corpus"))[name].to_pandas()
         else:

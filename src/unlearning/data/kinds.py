@@ -31,11 +31,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 
 def natural(name: str, size: int, *, seed: int, reserve: pd.DataFrame, taken: Collection[str], **_) -> pd.DataFrame:
-    """A random sample of what earlier draws have left of the reserve.
-
-    Raises:
-        StudyError: they have left too little.
-    """
+    """A random sample of what earlier draws have left of the reserve; StudyError where that is too little."""
     order = stream(seed, name).permutation(len(reserve))
     left = order[~reserve["id"].isin(taken).to_numpy()[order]]
     if size > len(left):
@@ -49,8 +45,7 @@ def natural(name: str, size: int, *, seed: int, reserve: pd.DataFrame, taken: Co
 def canary(name: str, size: int, *, seed: int, tokenizer: "PreTrainedTokenizerBase", **_) -> pd.DataFrame:
     """Random token sequences, exactly ten tokens in source and in target, printable, equal after decode and encode.
 
-    Raises:
-        StudyError: the tokenizer gives next to no such sequence.
+    Raises StudyError: the tokenizer gives next to no such sequence.
     """
     rng = stream(seed, name)
     allowed = np.setdiff1d(np.arange(len(tokenizer)), [*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder])

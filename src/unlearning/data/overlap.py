@@ -21,17 +21,10 @@ def token_set(text: str) -> frozenset[str]:
 def similar(
     left: Sequence[str], right: Sequence[str], *, threshold: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of texts whose token sets have a Jaccard similarity |A ∩ B| / |A ∪ B| of at least `threshold`.
+    """Pairs of texts whose token sets have a Jaccard similarity of at least `threshold`, above 0.
 
-    The similarity lies in [0, 1] and is symmetric; 1 means equal sets. Texts without words resemble nothing.
-
-    Args:
-        left: (n,) texts.
-        right: (m,) texts.
-        threshold: above 0.
-
-    Yields:
-        Chunks (i, j, jaccard), three arrays of one length; i indexes left (ascending by chunk), j right.
+    It lies in [0, 1] and is symmetric; 1 means equal sets. Texts without words resemble nothing.
+    Yields chunks (i, j, jaccard), three arrays of one length; i indexes left (ascending by chunk), j right.
     """
     columns = {word: i for i, word in enumerate(sorted(set().union(*map(token_set, [*left, *right]))))}
     a, b = _incidence(left, columns), _incidence(right, columns)
@@ -40,7 +33,7 @@ def similar(
     for start in range(0, len(left), _ROWS_AT_ONCE):
         common = (a[start : start + _ROWS_AT_ONCE] @ transposed).tocoo()
         i, j = common.row + start, common.col
-        jaccard = common.data / (size_a[i] + size_b[j] - common.data)
+        jaccard = common.data / (size_a[i] + size_b[j] - common.data)  # |A ∩ B| / |A ∪ B|
         keep = jaccard >= threshold
         yield i[keep], j[keep], jaccard[keep]
 
@@ -53,11 +46,7 @@ def _incidence(texts: Sequence[str], columns: dict[str, int]) -> csr_matrix:
 
 
 def nearest(texts: Sequence[str], others: Sequence[str], *, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each text the most similar of the others.
-
-    Returns:
-        (n,) Jaccard similarity, 0 where none reaches `threshold`; (n,) index of that other text, -1 there.
-    """
+    """(n,) Jaccard similarity of the most similar of the others, 0 where none reaches it; (n,) its index, or -1."""
     best, where = np.zeros(len(texts)), np.full(len(texts), -1)
     for i, j, jaccard in similar(texts, others, threshold=threshold):
         order = np.argsort(jaccard, kind="stable")  # the last assignment to an index wins: the largest
@@ -67,8 +56,7 @@ def nearest(texts: Sequence[str], others: Sequence[str], *, threshold: float) ->
 
 def nearest_pair(pairs: pd.DataFrame, others: pd.DataFrame, *, threshold: float) -> np.ndarray:
     """(n,) largest Jaccard similarity of each pair with any other pair, on source or target; 0 below threshold."""
-    sides = [nearest(list(pairs[s]), list(others[s]), threshold=threshold)[0] for s in ("source", "target")]
-    return np.maximum(*sides)
+    return np.maximum(*(nearest(pairs[s], others[s], threshold=threshold)[0] for s in ("source", "target")))
 
 
 def near_duplicate_groups(pairs: pd.DataFrame, *, threshold: float) -> np.ndarray:

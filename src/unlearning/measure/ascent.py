@@ -7,7 +7,6 @@ Source: Jang et al. 2023 (Knowledge Unlearning), eq. 1; Baluta et al. 2024. docs
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +24,7 @@ class Update(NamedTuple):
     retain: Prepared | None = None
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """An unlearned model's forget set after `step` updates."""
 
     step: int
@@ -60,10 +58,8 @@ def ascend(
     The yielded log-likelihoods come from the update's own forward pass. While the consumer holds a state the
     parameters are that state's, and the gradients still those of the previous update. Ends after yielding a state
     whose log-likelihoods are not finite (a diverged run).
-
-    Args:
-        loss: descended; of (n,) log-likelihoods and target tokens of the forget batch and, if an update has one, the
-            same two of the retain batch.
+    loss: descended; of (n,) log-likelihoods and target tokens of the forget batch and, if there is one, the same two of
+    the retain batch.
     """
     for step, update in enumerate(updates):
         log_likelihood, n_correct = log_likelihoods(model, update.forget)

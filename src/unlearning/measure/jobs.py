@@ -35,14 +35,11 @@ def train_model(
 ) -> None:
     """Fit one model and score it on everything. Writes model/, optimizer.safetensors and three tables.
 
-    Args:
-        start: folder of the base model, or the config of a new T5.
-        repetitions: the study's training groups and the rows an example of each takes, in a fixed order.
-        holds: the groups that this model is trained on.
-        key: columns that name the model in the tables.
-        scored: groups scored example by example.
-        retain: how many pairs of the core are the retain sample.
-        bleu_sentences, bleu_tokens: how many held-out sentences are translated, and the longest translation.
+    start: folder of the base model, or the config of a new T5.
+    repetitions: the study's training groups and the rows an example of each takes, in a fixed order.
+    holds: the groups that this model is trained on. scored: those that are scored example by example.
+    key: columns that name the model in the tables. retain: how many pairs of the core are the retain sample.
+    bleu_sentences, bleu_tokens: how many held-out sentences are translated, and the longest translation.
     """
     import torch
 
@@ -110,19 +107,15 @@ def pilot_ascents(
 
     Writes learning_rates.csv: key, learning_rate, k_star (NaN: not reached by `k_max`, or diverged before).
     """
-    import torch
-
     from unlearning.core.genex import steps_to_forget
     from unlearning.data.groups import StudyData
     from unlearning.measure.ascent import LOSSES, ascend
     from unlearning.measure.trajectory import ascent_updates
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     forget = StudyData(data).group("pilot")
     rows = []
     for rate in sorted(grid, reverse=True):
-        model, optimizer = _to_unlearn(folder, {**arm, "learning_rate": rate, "rate": 1.0}, settings, device)
+        model, optimizer = _to_unlearn(folder, {**arm, "learning_rate": rate, "rate": 1.0}, settings, threads, device)
         updates = ascent_updates(forget, model, settings["batch"], seed=seed)
         exposure = []
         for state in ascend(model, optimizer, updates, loss=LOSSES[arm["loss"]], clip_norm=arm.get("clip_norm")):
@@ -136,10 +129,13 @@ def pilot_ascents(
     write_csv(pd.DataFrame(rows), out / "learning_rates.csv")
 
 
-def _to_unlearn(folder: str, arm: dict, settings: dict, device: str) -> tuple:
-    """A trained model and the optimizer that unlearns it."""
+def _to_unlearn(folder: str, arm: dict, settings: dict, threads: int, device: str) -> tuple:
+    """A trained model and the optimizer that unlearns it. No random number comes into it: there is no dropout."""
+    import torch
+
     from unlearning.measure import models, optimizers
 
+    torch.set_num_threads(threads)
     model = models.load_model(Path(folder, "model"), dropout=settings["dropout"]).to(device)
     return model, optimizers.arm_optimizer(model.parameters(), arm, state=Path(folder, "optimizer.safetensors"))
 
@@ -164,25 +160,17 @@ def unlearn_model(
 ) -> None:
     """Unlearn one forget set from one model and follow it. Writes log_likelihoods, performance and run tables.
 
-    Args:
-        folder: the trained model's folder (model/, optimizer.safetensors).
-        population: group of never-trained examples of the same generator, or None.
-        retained: other sets of the same kind that this model holds.
-        arm: an entry of the block `arms`.
-        settings: the `unlearn` block.
-        reference: (n,) log-likelihoods of the model's reference, nats; k* is where their mean is reached.
-        steps: None follows to k* and beyond; a number takes just so many steps (placebo).
-        followed: how many examples of the population are scored along the way.
+    folder: the trained model's folder. arm: an entry of the block `arms`. settings: the `unlearn` block.
+    population: never-trained examples of the same generator, or None; `followed` of them are scored on the way.
+    retained: other sets of the same kind that this model holds.
+    reference: (n,) log-likelihoods of the model's reference, nats; k* is where their mean is reached.
+    steps: None follows to k* and beyond; a number takes just so many steps (placebo).
     """
-    import torch
-
     from unlearning.data.groups import Group, StudyData
     from unlearning.measure.trajectory import Probes, follow
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     study = StudyData(data)
-    model, optimizer = _to_unlearn(folder, arm, settings, device)
+    model, optimizer = _to_unlearn(folder, arm, settings, threads, device)
     probes = Probes(
         forget=study.group(forget_set),
         heldout=study.group("heldout"),
@@ -204,10 +192,7 @@ def choose_learning_rate(rates: ArrayLike, k_star: ArrayLike, *, low: float, hig
     """The largest of (n,) learning rates with low ≤ k* ≤ high; one rule for every method.
 
     Where the grid is too coarse for any k* to fall inside, the rate whose k* is nearest to the window, as a ratio.
-    k_star: (n,) steps to forget of the pilot at each, NaN where censored.
-
-    Raises:
-        ValueError: no rate forgets at all.
+    k_star: (n,) steps to forget of the pilot at each, NaN where censored. Raises ValueError: no rate forgets at all.
     """
     rates, k_star = np.asarray(rates, dtype=float), np.asarray(k_star, dtype=float)
     reached = np.isfinite(k_star) & (k_star > 0)

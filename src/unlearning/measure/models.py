@@ -5,21 +5,12 @@ here works on token ids in which source and target each end with the end-of-sequ
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+import transformers as hf
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    T5Config,
-    T5ForConditionalGeneration,
-    set_seed,
-)
 
 from unlearning.errors import StudyError
 
@@ -28,7 +19,7 @@ Encoded = tuple[list[int], list[int]]  # source ids, target ids
 LOGITS = 2**21  # so many logits exist at a time: 512 target positions x 4096 words, 41 x 50 000
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]) -> list[Encoded]:
+def encode(tokenizer: hf.PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]) -> list[Encoded]:
     """Token ids of each (source, target), each ending with end-of-sequence; an empty source stays empty."""
     eos = [tokenizer.eos_token_id]
 
@@ -38,19 +29,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: 
     return [(ids(s) if s else [], ids(t)) for s, t in zip(sources, targets, strict=True)]
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Padded examples. B examples, N target tokens in all, T input positions of the (decoder's) stream."""
 
     inputs: dict[str, Tensor]  # keyword arguments of the model, each (B, length)
     predicts: Tensor  # (B, T) bool, True at the positions whose output predicts a target token
     targets: Tensor  # (N,) the target tokens, example after example
     example: Tensor  # (N,) the row of the batch to which each target token belongs
-
-    @property
-    def size(self) -> int:
-        """Number of examples B."""
-        return len(self.predicts)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device (itself, when it is there)."""
@@ -64,7 +49,7 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)
 
 
-def collate(examples: Sequence[Encoded], config: AutoConfig) -> Batch:
+def collate(examples: Sequence[Encoded], config: hf.AutoConfig) -> Batch:
     """Pad encoded examples to a batch for a model with this config (right padding, masked)."""
     pad = config.pad_token_id or 0
     targets = [t for _, t in examples]
@@ -88,39 +73,32 @@ def collate(examples: Sequence[Encoded], config: AutoConfig) -> Batch:
     )
 
 
-def target_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+def target_states(model: hf.PreTrainedModel, batch: Batch) -> Tensor:
     """Last hidden states (N, width) at the positions that predict target tokens, ready for the vocabulary projection.
 
     They are selected before that projection, so no tensor of batch x length x vocabulary ever exists.
     """
-    inputs = batch.inputs
-    if model.config.is_encoder_decoder:
-        memory = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
-        hidden = model.get_decoder()(
-            input_ids=inputs["decoder_input_ids"],
-            encoder_hidden_states=memory,
-            encoder_attention_mask=inputs["attention_mask"],
-            use_cache=False,
-        )[0]
-        if getattr(model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings
-            hidden = hidden * model.config.d_model**-0.5
-    else:
-        hidden = model.base_model(**inputs, use_cache=False)[0]
+    if not model.config.is_encoder_decoder:
+        return model.base_model(**batch.inputs, use_cache=False)[0][batch.predicts]
+    source, mask, target = (batch.inputs[name] for name in ("input_ids", "attention_mask", "decoder_input_ids"))
+    memory = model.get_encoder()(input_ids=source, attention_mask=mask)[0]
+    context = {"encoder_hidden_states": memory, "encoder_attention_mask": mask}
+    hidden = model.get_decoder()(input_ids=target, **context, use_cache=False)[0]
+    if getattr(model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+        hidden = hidden * model.config.d_model**-0.5
     return hidden[batch.predicts]
 
 
-def logit_rows(model: PreTrainedModel) -> int:
+def logit_rows(model: hf.PreTrainedModel) -> int:
     """For how many target positions a model's logits are made at a time."""
     return max(1, LOGITS // model.get_output_embeddings().weight.shape[0])
 
 
-def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+def token_log_likelihoods(model: hf.PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probability of each target token under teacher forcing, and whether no token is more likely.
 
-    One forward pass gives both. Logits are made for `logit_rows` positions at a time, and kept only for gradients.
-
-    Returns:
-        (N,) nats, differentiable; (N,) bool.
+    Logits are made for `logit_rows` positions at a time, and kept only for gradients.
+    Returns (N,) nats, differentiable; (N,) bool.
     """
     # log p(y_t | y_<t, source) = −cross entropy of the logits at the position that predicts y_t
     project, values, correct = model.get_output_embeddings(), [], []
@@ -136,32 +114,30 @@ def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor,
 
 def sum_by_example(values: Tensor, batch: Batch) -> Tensor:
     """Sum (N,) token values to (B,) example values, on the device of the values."""
-    zeros = torch.zeros(batch.size, dtype=values.dtype, device=values.device)
+    zeros = torch.zeros(len(batch.predicts), dtype=values.dtype, device=values.device)
     return zeros.index_add(0, batch.example.to(values.device), values)
 
 
-def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> PreTrainedModel:
+def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> hf.PreTrainedModel:
     """A randomly initialised T5 (fp32) from a plain dict of `T5Config` arguments."""
-    set_seed(seed)
+    hf.set_seed(seed)
     special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    return T5ForConditionalGeneration(T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config))
+    config = hf.T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config)
+    return hf.T5ForConditionalGeneration(config)
 
 
-def load_model(folder: Path | str, *, dropout: float = 0.0, names_only: bool = False) -> PreTrainedModel:
+def load_model(folder: Path | str, *, dropout: float = 0.0, names_only: bool = False) -> hf.PreTrainedModel:
     """Load fp32 weights (safetensors only) from a folder, as what its config says it is, and nothing but that.
 
-    Args:
-        names_only: compare names and shapes of the weights with the config and load none of them.
-
-    Raises:
-        StudyError: a weight is missing, unknown, of another shape, or not finite.
+    names_only: compare names and shapes of the weights with the config and load none of them.
+    Raises StudyError: a weight is missing, unknown, of another shape, or not finite.
     """
-    config = AutoConfig.from_pretrained(folder)
+    config = hf.AutoConfig.from_pretrained(folder)
     if hasattr(config, "dropout_rate"):
         config.dropout_rate = dropout
     if isinstance(config.eos_token_id, list):  # several that end a text: the first stands for them
         config.eos_token_id = config.eos_token_id[0]
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind = hf.AutoModelForSeq2SeqLM if config.is_encoder_decoder else hf.AutoModelForCausalLM
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
     device = {"device_map": "meta"} if names_only else {}
     model, report = kind.from_pretrained(folder, **options, **device, output_loading_info=True)
@@ -176,6 +152,6 @@ def load_model(folder: Path | str, *, dropout: float = 0.0, names_only: bool = F
     return model.eval()
 
 
-def save_model(model: PreTrainedModel, folder: Path | str) -> None:
+def save_model(model: hf.PreTrainedModel, folder: Path | str) -> None:
     """Write config and weights (safetensors)."""
     model.save_pretrained(folder, safe_serialization=True)

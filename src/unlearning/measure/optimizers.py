@@ -13,11 +13,7 @@ FROZEN_STEP = 10**12  # at such a step count the decay of Adafactor's second mom
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], name: str, settings: dict) -> torch.optim.Optimizer:
-    """Build `adamw`, `sgd` or `adafactor` from explicit settings; nothing is left to a library default.
-
-    Raises:
-        ValueError: unknown name.
-    """
+    """Build `adamw`, `sgd` or `adafactor` (else ValueError) from settings; nothing is left to a library default."""
     options = {"lr": settings["learning_rate"]}
     if name == "adamw":
         options |= {name: settings[name] for name in ("betas", "eps", "weight_decay")}
@@ -36,8 +32,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], name: str, settings: dict
 def arm_optimizer(parameters: Iterable[nn.Parameter], arm: dict, *, state: Path | str) -> torch.optim.Optimizer:
     """The optimizer of an arm, an entry of the block `arms`, at its learning rate times its `rate`.
 
-    Args:
-        state: what training left of its optimizer (`save_state`), for the arms that go on from there.
+    state: what training left of its optimizer (`save_state`), for the arms that go on from there.
     """
     rate = arm["learning_rate"] * arm.get("rate", 1.0)
     optimizer = make_optimizer(parameters, arm["optimizer"], {**arm, "learning_rate": rate})
@@ -55,18 +50,15 @@ def save_state(optimizer: torch.optim.Optimizer, path: Path | str) -> None:
 def load_state(optimizer: torch.optim.Optimizer, path: Path | str, *, freeze: bool = False) -> None:
     """Restore a state written by `save_state`, step count included.
 
-    Args:
-        freeze: keep Adafactor's second moments as they are, the limit of the authors' long training run.
+    freeze: keep Adafactor's second moments as they are, the limit of the authors' long training run.
     """
     state: dict[int, dict] = {}
     for key, value in load_file(path).items():
         index, name = key.split(".")
         state.setdefault(int(index), {})[name] = int(value) if name == "step" else value
-    if freeze:
-        for entries in state.values():
-            entries["step"] = FROZEN_STEP
-    content = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
+        if freeze:
+            state[int(index)]["step"] = FROZEN_STEP
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _last_update(optimizer: torch.optim.Optimizer, p: Tensor, group: dict) -> Tensor:
@@ -86,9 +78,8 @@ def _last_update(optimizer: torch.optim.Optimizer, p: Tensor, group: dict) -> Te
 def update_statistics(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
     """The last update before clip and learning rate, while its gradients are still there.
 
-    Returns:
-        mean over parameter tensors of the update's root mean square, and the share of tensors whose
-        RMS lies above Adafactor's clip threshold (0 for optimizers without one).
+    Returns the mean over parameter tensors of the update's root mean square, and the share of tensors whose RMS lies
+    above Adafactor's clip threshold (0 for optimizers without one).
     """
     sizes, clipped = [], []
     for group in optimizer.param_groups:

@@ -1,7 +1,7 @@
 """Log-likelihoods, token accuracy and BLEU of a model on encoded examples."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import sacrebleu
@@ -14,8 +14,7 @@ from unlearning.measure.models import Batch, Encoded, collate, sum_by_example, t
 BATCH_TOKENS = 1024  # padded tokens of a scoring batch: small enough for the caches, large enough for the matrices
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """One entry an example, shape (n,): log-likelihood in nats over target tokens (end of sequence included)."""
 
     log_likelihood: np.ndarray
@@ -55,18 +54,12 @@ def example_lengths(examples: Sequence[Encoded]) -> np.ndarray:
     return np.array([(len(source), len(target)) for source, target in examples]).reshape(-1, 2)
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Examples collated once, for as many passes as there will be: batches of like length, hence of little padding."""
 
     batches: list[Batch]  # the examples in order of length
     place: Tensor  # (n,) where each example stands in that order
     n_tokens: np.ndarray  # (n,) target tokens of each example
-
-    @property
-    def size(self) -> int:
-        """Number of examples n."""
-        return len(self.n_tokens)
 
 
 def prepare(examples: Sequence[Encoded], config: PretrainedConfig, *, batch_tokens: int = BATCH_TOKENS) -> Prepared:
@@ -81,8 +74,7 @@ def prepare(examples: Sequence[Encoded], config: PretrainedConfig, *, batch_toke
 def log_likelihoods(model: PreTrainedModel, examples: Prepared) -> tuple[Tensor, Tensor]:
     """Log-likelihood and number of most likely target tokens of each example, in their order.
 
-    Returns:
-        (n,) nats, differentiable (one graph over all batches); (n,) counts.
+    Returns (n,) nats, differentiable (one graph over all batches); (n,) counts.
     """
     values, counts = [], []
     for batch in examples.batches:
@@ -99,7 +91,7 @@ def score(
 ) -> Scores:
     """Score every example by teacher forcing; one forward pass gives both measures. Order is kept."""
     ready = examples if isinstance(examples, Prepared) else prepare(examples, model.config, batch_tokens=batch_tokens)
-    if not ready.size:
+    if not len(ready.n_tokens):
         return Scores(np.empty(0, np.float32), np.empty(0, np.int32), ready.n_tokens)
     values, counts = log_likelihoods(model, ready)
     return Scores(values.cpu().numpy(), counts.cpu().numpy().astype(np.int32), ready.n_tokens)

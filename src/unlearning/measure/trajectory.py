@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,7 @@ from unlearning.measure.scoring import Prepared, Scores, bleu, example_lengths, 
 NAN = float("nan")
 
 
-@dataclass(frozen=True)
-class Probes:
+class Probes(NamedTuple):
     """The examples on which an ascent is watched."""
 
     forget: Group
@@ -101,11 +101,8 @@ def follow(
 ) -> Trajectory:
     """Ascend on the forget set until 2 k* (or `k_max`, or `steps`, or divergence) and measure on the way.
 
-    Args:
-        reference: (n,) nats; the run exposure is the forget set's log-likelihood minus it, and k* its first zero.
-        arm: reduction (`loss`), `clip_norm`.
-        settings: `k_max`, `beyond`, `follow_every`, `batch`.
-        steps: fixed number of steps (placebo), or None.
+    reference: (n,) nats; the run exposure is the forget set's log-likelihood minus it, and k* its first zero.
+    settings: the `unlearn` block. steps: fixed number of steps (placebo), or None.
     """
     run, first = Trajectory(probes), _FirstUpdate(model, probes.heldout.first(probes.heldout_fixed))
     status, last = ("censored", settings["k_max"]) if steps is None else ("placebo", steps)
