@@ -122,6 +122,13 @@ def test_the_main_figure_has_at_most_five_lines_to_follow_and_names_each_with_it
     assert left > right == 0
 
 
+def test_the_main_figure_leaves_out_what_was_not_measured(study, looks):
+    some = {"arms": ["adamw"], "pair": ("ind-a", "ood-canary-a"), "looks": looks}
+    fig = trade_off.at_a_glance(replace(study, base=pd.DataFrame()), **some)
+    assert len(fig.axes[0].texts) == 3 and not any("base" in text.get_text() for text in fig.axes[0].texts)
+    assert trade_off.at_a_glance(replace(study, performance={}), **some) == "no run of these arms got to k*"
+
+
 def test_sets_of_one_kind_are_told_by_the_most_repeated_one_and_the_pair(tmp_path):
     fake = FakeStudy(tmp_path, size=4, never=6, followed=3, arms={"adamw": ("adamw", "adamw", NINE_SETS)}).write()
     study = runs.load(fake.root, **fake.settings)

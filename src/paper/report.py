@@ -59,10 +59,8 @@ def _over_runs(group: pd.DataFrame, quantity: str, confidence: float) -> dict:
     values, lost, reason = group[quantity], int(group[quantity].isna().sum()), ""
     bound = quantity in ("k_star", "k95") and lost > 0
     if bound:
-        values, reason = (
-            values.fillna(group["last_step"]),
-            f"{lost} of {len(group)} runs censored: the estimate is a lower bound",
-        )
+        values = values.fillna(group["last_step"])
+        reason = f"{lost} of {len(group)} runs censored: the estimate is a lower bound"
     elif lost:
         reason = f"over the {len(group) - lost} of {len(group)} runs that have it"
     row = vars(stats.t_interval(values, confidence=confidence)) | ({"low": np.nan, "high": np.nan} if bound else {})
@@ -221,8 +219,8 @@ def figure_block(up: str = "") -> str:
     return (
         f"[![{alt}]({up}figures/trade_off/trade_off.png)]({up}results/notebooks/trade_off.ipynb)\n\n"
         "*Each line is one forget set, from the left (known to the model) to zero (as if never seen). The higher it "
-        "ends, the more the model has lost on other text. Grey: where models that never saw the set lie; dashed: the base "
-        "model, to which anyone can go back.*"
+        "ends, the more the model has lost on other text. Grey: where models that never saw the set lie; dashed: the "
+        "base model, to which anyone can go back.*"
     )
 
 
@@ -252,32 +250,25 @@ def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def numbers_block(sets: pd.DataFrame, headline: Sequence[str], order: Sequence[str]) -> str:
     """Exposure before, steps to forget and performance lost, by set and arm; the headline's arms in sight."""
     arms = words.ordered(list(dict.fromkeys(sets["arm"])), first=headline)
-    cells = by_set(sets, TITLES).set_index(["arm", "forget_set"])
-    tables = []
-    for some in ([arm for arm in arms if arm in headline], [arm for arm in arms if arm not in headline]):
+    cells, header = by_set(sets, TITLES).set_index(["arm", "forget_set"]), ["forget set", "arm", "models"]
+
+    def rows(some: Sequence[str]) -> str:
         keys = [(arm, name) for arm in some for name in order if (arm, name) in cells.index]
-        lines = [
-            [f"`{key[1]}`", f"`{key[0]}`", str(cells.loc[key, "n"]), *cells.loc[key, list(TITLES.values())]]
-            for key in keys
-        ]
-        tables.append(
-            _markdown(["forget set", "arm", "models", *TITLES.values()], lines) if lines else "*None was run.*"
-        )
-    return f"{tables[0]}\n\n<details><summary>The other arms (exploratory)</summary>\n\n{tables[1]}\n\n</details>"
+        lines = [[f"`{k[1]}`", f"`{k[0]}`", str(cells.loc[k, "n"]), *cells.loc[k, TITLES.values()]] for k in keys]
+        return _markdown([*header, *TITLES.values()], lines) if lines else "*None was run.*"
+
+    shown, others = rows([arm for arm in arms if arm in headline]), rows([arm for arm in arms if arm not in headline])
+    return f"{shown}\n\n<details><summary>The other arms (exploratory)</summary>\n\n{others}\n\n</details>"
 
 
 def beside_block(table: pd.DataFrame) -> str:
     """The rows beside a claim that go against it or do not bear it out: nobody should have to look for them."""
-    beside = table[(table["part"] == BESIDE) & table["verdict"].isin(["contradicted", "equivalent", "inconclusive"])]
-    against = beside["verdict"] == "contradicted"
-    texts = []
-    if against.any():
-        texts.append(
-            "Measured in other ways, which decide nothing, these go against a claim:\n\n" + _told(beside[against])
-        )
-    if (~against).any():
-        summary = "<details><summary>And these do not bear it out</summary>"
-        texts.append(f"{summary}\n\n{_told(beside[~against])}\n\n</details>")
+    beside = table[table["part"] == BESIDE]
+    against = _told(beside[beside["verdict"] == "contradicted"])
+    weak = _told(beside[beside["verdict"].isin(["equivalent", "inconclusive"])])
+    texts = [f"Measured in other ways, which decide nothing, these go against a claim:\n\n{against}"] if against else []
+    if weak:
+        texts.append(f"<details><summary>And these do not bear it out</summary>\n\n{weak}\n\n</details>")
     return "\n\n".join(texts) or "Measured in other ways, nothing goes against a claim."
 
 

@@ -142,8 +142,9 @@ def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks
             outside.append(reference_points(study, some[0].trained_with, name)["lost"])
             base.append(base_point(study, some)[1])
         ax.axhspan(*pd.concat(outside).agg(["min", "max"]), color=look.FLOOR, lw=0, zorder=0)
-        ax.axhline(np.mean(base), color=look.INK, lw=0.8, ls=(0, (4, 2)), zorder=1)
-        ends[ax][f"★ base {words.number(np.mean(base), '.2f')}"] = (0.0, np.mean(base), look.INK)
+        if np.isfinite(base).all():
+            ax.axhline(np.mean(base), color=look.INK, lw=0.8, ls=(0, (4, 2)), zorder=1)
+            ends[ax][f"★ base {words.number(np.mean(base), '.2f')}"] = (0.0, np.mean(base), look.INK)
         ax.set_title(f"arm {arm}", loc="left")
         ax.set_xlabel("GenEx remaining, nats")
         ax.margins(x=0.02)
@@ -156,7 +157,11 @@ def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks
 
 
 def _reached(study: Study, arm: str, name: str) -> tuple[Array, Array]:
-    return paths(study, [run for run in study.select(arm=arm, forget_set=name) if np.isfinite(run.k_star)])
+    # paths of the runs that got to k* and whose loss there is known
+    some = [run for run in study.select(arm=arm, forget_set=name) if np.isfinite(run.k_star)]
+    exposure, lost = (values.reshape(len(some), len(SHARES)) for values in paths(study, some))
+    known = np.isfinite(lost[:, AT])
+    return exposure[known], lost[known]
 
 
 def every_set(
