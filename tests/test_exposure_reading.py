@@ -26,19 +26,19 @@ def fake(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(fake):
-    return runs.load(fake.root, **fake.settings)
+    return runs.read_study(fake.root, **fake.settings)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """Four models, so that two hold a set and two do not."""
     fake = smoke(tmp_path_factory.mktemp("small")).write()
-    return runs.load(fake.root, **fake.settings)
+    return runs.read_study(fake.root, **fake.settings)
 
 
 @pytest.fixture
 def looks(study):
-    return look.looks(study.examples.reset_index(), study.forget_sets)
+    return look.looks(study.examples, study.forget_sets)
 
 
 @pytest.fixture(autouse=True)
@@ -69,17 +69,17 @@ def test_the_floor_of_a_set_mean_is_the_textbook_interval_of_one_model_more(stud
     run = study.select(forget_set="ind-a")[0]
     means = runs.outside_scores(study, run).mean(axis=1)
     expected = stats.t.ppf(0.975, 7) * means.std(ddof=1) * np.sqrt(1 + 1 / 8)
-    assert exposure.set_floor(study, run, confidence=0.95) == pytest.approx(expected)
+    assert exposure.set_floor(study, run) == pytest.approx(expected)
 
 
 def test_every_set_of_an_arm_has_its_panel_with_a_floor_under_its_curve(study, looks):
-    fig = exposure.steps_figure(study, study.select(), looks, confidence=0.95)
+    fig = exposure.steps_figure(study, study.select(), looks)
     assert [ax.get_title(loc="left") for ax in fig.axes] == PAIR
     for ax, name in zip(fig.axes, PAIR, strict=True):
-        floor = exposure.set_floor(study, study.select(forget_set=name)[0], confidence=0.95)
+        floor = exposure.set_floor(study, study.select(forget_set=name)[0])
         band = [p for p in ax.patches if p.get_facecolor()[:3] == matplotlib.colors.to_rgb(look.FLOOR)]
         assert [p.get_height() for p in band] == pytest.approx([2 * floor])
-    assert exposure.steps_figure(study, [], looks, confidence=0.95) == "no run of this arm"
+    assert exposure.steps_figure(study, [], looks) == "no run of this arm"
 
 
 def test_a_mean_with_a_censored_run_is_drawn_without_limits_and_the_run_as_a_triangle(study, looks):
@@ -117,14 +117,14 @@ def test_both_estimators_are_drawn_in_a_panel_of_their_set_and_arm(looks):
 
 
 def test_models_that_never_held_a_set_lie_inside_the_floor_and_the_others_outside(study):
-    table = exposure.calibration(study, "adamw", "ood-canary-a", confidence=0.95)
+    table = exposure.calibration(study, "adamw", "ood-canary-a")
     share = table.groupby("side")["share_outside"].mean()
     assert share["out"] < 0.1 < 0.9 < share["in"]
     assert table["auc"].min() > 0.95 and table.loc[table["side"] == "out", "auc"].isna().all()
 
 
 def test_a_model_without_the_set_is_left_out_of_its_own_average_and_floor(study):
-    table = exposure.calibration(study, "adamw", "ind-a", confidence=0.95).query("side == 'out'").set_index("model")
+    table = exposure.calibration(study, "adamw", "ind-a").query("side == 'out'").set_index("model")
     ids, outside = study.members("ind-a"), study.models("ind-a", "adamw", inside=False)
     others = study.references["adamw"].loc[outside[1:], ids].to_numpy()
     g = study.references["adamw"].loc[outside[0], ids].to_numpy() - others.mean(axis=0)
@@ -135,11 +135,11 @@ def test_a_model_without_the_set_is_left_out_of_its_own_average_and_floor(study)
 
 def test_a_partner_that_is_its_reference_has_no_exposure_and_lies_inside_the_floor(study):
     ids = study.members("ind-a")
-    reference = runs.reference_of(study, "adamw", "ind-a", model=0, examples=ids)
+    reference = runs.reference_of(study, "adamw", "ind-a", 0, ids)
     table = pd.DataFrame({"trained_with": "adamw", "model": 0, "left_out": "ind-a", "example_id": ids})
     for off, outside in ((0.0, 0.0), (1e3, 1.0)):
         partner = table.assign(log_likelihood=reference + off)
-        row = exposure.partner_calibration(study, partner, confidence=0.95).iloc[0]
+        row = exposure.partner_calibration(study, partner).iloc[0]
         assert row["exposure"] == pytest.approx(off, abs=1e-9) and row["share_outside"] == outside
         assert row["side"] == "partner"
 
@@ -152,21 +152,11 @@ def test_sides_of_the_calibration_stand_from_never_to_always(study, looks):
     assert isinstance(exposure.calibration_figure(outside.iloc[:0], looks, limit=0.1), str)
 
 
-def test_a_placebo_is_charged_at_the_mean_of_the_steps_that_the_set_takes(study):
-    cost = exposure.placebo_cost(study, confidence=0.95).set_index(["forget_set", "role"])
-    inside, never = (study.select(forget_set="ind-a", role=role) for role in ("in", "placebo"))
-    at = np.mean([run.k_star for run in inside])
-    assert cost.loc[("ind-a", "placebo"), "estimate"] == pytest.approx(np.mean([run.lost(at) for run in never]))
-    assert cost.loc[("ind-a", "in"), "estimate"] == pytest.approx(np.mean([run.lost(run.k_star) for run in inside]))
-    assert cost.loc["ind-a", "n"].to_dict() == {"placebo": 2, "in": 8}
-
-
 def test_the_placebo_has_a_column_an_ascent_and_a_study_without_one_a_reason(study, looks):
-    fig = exposure.placebo_figure(study, looks, confidence=0.95)
+    fig = exposure.placebo_figure(study, looks)
     assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == [f"{name}\nadamw" for name in PAIR]
     none = replace(study, runs=study.select())
-    assert exposure.placebo_figure(none, looks, confidence=0.95) == "no placebo was run"
-    assert exposure.placebo_cost(none, confidence=0.95).empty
+    assert exposure.placebo_figure(none, looks) == "no placebo was run"
 
 
 # --- stand-ins
@@ -286,11 +276,11 @@ def test_states_that_a_run_did_not_get_to_are_left_out(study):
 
 
 def test_too_few_models_give_no_row_instead_of_a_wrong_one(small):
-    table = exposure.calibration(small, "adamw", "ind-a", confidence=0.95)  # two models without the set
+    table = exposure.calibration(small, "adamw", "ind-a")  # two models without the set
     assert table.loc[table["side"] == "out", "share_outside"].isna().all()
     table = exposure.attacks(small)
     assert table.empty and {"arm", "forget_set", "model"} <= set(table)
-    looks = look.looks(small.examples.reset_index(), small.forget_sets)
+    looks = look.looks(small.examples, small.forget_sets)
     assert isinstance(exposure.attacks_figure(table, "tpr", ["adamw"], looks, confidence=0.95), str)
 
 

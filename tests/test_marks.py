@@ -43,7 +43,7 @@ def test_names_at_the_ends_of_lines_do_not_overlap(ax):
 
 
 def test_the_mean_of_runs_stops_where_the_first_run_ends(ax):
-    marks.runs_and_mean(ax, [0, 1, 2], [[1, 2, 3], [3, 4, np.nan]], LOOKS["ind-a"])
+    marks.runs_and_mean(ax, pd.DataFrame([[1, 2, 3], [3, 4, np.nan]]), LOOKS["ind-a"])
     assert ax.lines[-1].get_xdata().tolist() == [0, 1]
     assert ax.lines[-1].get_ydata().tolist() == [2, 3]
 
@@ -62,25 +62,25 @@ def test_an_interval_lies_along_the_axis_it_was_measured_on(ax):
 
 def test_a_set_without_an_interval_leaves_its_row_empty(ax):
     empty = table(estimate=np.nan, low=np.nan, high=np.nan)
-    marks.forest(ax, empty, None, value="k_star", order=ORDER, looks=LOOKS)
+    marks.forest(ax, empty, [], "k_star", LOOKS)
     assert not ax.containers and [label.get_text() for label in ax.get_yticklabels()] == ORDER
 
 
 def test_a_censored_run_is_an_open_triangle_that_points_to_the_right(ax):
     runs = pd.DataFrame({"forget_set": "ind-a", "k_star": [10.0, 12.0]})
-    marks.forest(ax, table(), runs, value="k_star", order=ORDER, looks=LOOKS, censored=runs.assign(k_star=50.0))
+    marks.forest(ax, table(), [(runs, "."), (runs.assign(k_star=50.0), ">")], "k_star", LOOKS)
     triangles = [line for line in ax.lines if line.get_marker() == ">" and len(line.get_xdata())]
     assert [line.get_xdata().tolist() for line in triangles] == [[50.0, 50.0]]
     assert triangles[0].get_markerfacecolor() == "white"
 
 
 def test_forests_of_no_arm_are_a_reason_in_words():
-    assert marks.forests({}, value="k_star", order=ORDER, looks=LOOKS, xlabel="steps") == "no run of these arms"
+    assert marks.forests({}, "k_star", LOOKS, xlabel="steps") == "no run of these arms"
 
 
 def test_sets_at_one_place_stand_side_by_side_in_the_order_of_the_settings():
     both = pd.concat([table(state="θ0"), table(state="θ0", forget_set="ood-canary-a")])
-    fig = marks.by_place({"adamw": both}, "state", order=ORDER, looks=LOOKS, places=["θ0", "k*"], ylabel="bits")
+    fig = marks.by_place({"adamw": both}, "state", LOOKS, places=["θ0", "k*"], ylabel="bits")
     first, second = (bars.lines[0].get_xdata()[0] for bars in fig.axes[0].containers)
     assert first < 0 < second
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ORDER
@@ -88,7 +88,7 @@ def test_sets_at_one_place_stand_side_by_side_in_the_order_of_the_settings():
 
 def test_places_without_any_row_are_a_reason_in_words():
     none = {"adamw": table().iloc[:0]}
-    assert isinstance(marks.by_place(none, "state", order=ORDER, looks=LOOKS, places=["θ0"], ylabel="bits"), str)
+    assert isinstance(marks.by_place(none, "state", LOOKS, places=["θ0"], ylabel="bits"), str)
 
 
 def test_losses_that_span_more_than_tenfold_get_a_scale_that_shows_the_small_ones():
@@ -105,5 +105,5 @@ def test_one_legend_names_each_set_once():
     for ax in axes[0]:
         for name in reversed(ORDER):
             ax.plot([0], [0], label=name)
-    marks.legend(fig, axes[0], ORDER)
+    marks.legend(fig, marks.labelled(axes[0], LOOKS))
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ORDER

@@ -27,7 +27,7 @@ def fake(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(fake):
-    return runs.load(fake.root, **fake.settings)
+    return runs.read_study(fake.root, **fake.settings)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def by_model(study):
 
 @pytest.fixture
 def looks(study):
-    return look.looks(study.examples.reset_index(), study.forget_sets)
+    return look.looks(study.examples, study.forget_sets)
 
 
 def test_memorization_comes_from_models_that_the_trajectory_does_not(study):
@@ -126,24 +126,24 @@ def test_a_diverged_run_is_censored_at_its_last_finite_step_and_has_no_rate(tmp_
     rows = pd.read_parquet(path)
     rows.loc[(rows["model"] == 0) & (rows["step"] > 4), "log_likelihood"] = np.nan
     rows.to_parquet(path, index=False)
-    run = runs.load(tmp_path, **small.settings).select(forget_set="ind-a")[0]
+    run = runs.read_study(tmp_path, **small.settings).select(forget_set="ind-a")[0]
     assert np.isnan(run.k_star) and np.isnan(run.lost(run.k_star)) and np.isnan(memorization.rate_of(run)).all()
 
 
 def test_figures_hold_what_there_is_and_say_why_there_is_none(study, by_model, looks):
     inside = runs.run_table(study).query("role == 'in'")
-    fig = memorization.repetition(study, inside, looks=looks, confidence=0.95)
+    fig = memorization.repetition(study, inside, looks)
     assert len(fig.axes) == 2 and [text.get_text() for text in fig.legends[0].get_texts()] == ["sentences"]
     rates, table = memorization.example_rates(study), memorization.correlation_table(by_model, identifiable=0.8)
-    assert len(memorization.rate_points(rates, arms=["adamw"], sets=["ind-a"], looks=looks).axes) == 2
-    fig = memorization.rho_forest(table, arms=["adamw"], sets=SETS, looks=looks, margin=0.1)
+    assert len(memorization.rate_points(rates, ["adamw"], look.only(looks, ["ind-a"])).axes) == 2
+    fig = memorization.rho_forest(table, ["adamw"], look.only(looks, SETS), margin=0.1)
     assert [len(ax.containers) for ax in fig.axes] == [6, 6]  # three sets, as it is and with the other held fixed
     unknown = memorization.correlation_table(by_model.assign(mem_difficulty=0.9), identifiable=0.8)
-    fig = memorization.rho_forest(unknown, arms=["adamw"], sets=SETS, looks=looks, margin=0.1)
+    fig = memorization.rho_forest(unknown, ["adamw"], look.only(looks, SETS), margin=0.1)
     assert [len(ax.containers) for ax in fig.axes] == [3, 3]
     alone = inside[inside["forget_set"] == "ood-canary-a"]
     without = replace(study, runs=[run for run in study.runs if run.forget_set == "ood-canary-a"])
-    assert "no arm has two sets" in memorization.repetition(without, alone, looks=looks, confidence=0.95)
-    assert "no runs" in memorization.rate_points(rates, arms=[], sets=SETS, looks=looks)
-    assert "no runs" in memorization.rho_forest(table, arms=[], sets=SETS, looks=looks, margin=0.1)
+    assert "no arm has two sets" in memorization.repetition(without, alone, looks)
+    assert "no runs" in memorization.rate_points(rates, [], looks)
+    assert "no runs" in memorization.rho_forest(table, [], looks, margin=0.1)
     plt.close("all")

@@ -17,12 +17,12 @@ from tests.fake_study import smoke
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     fake = smoke(tmp_path_factory.mktemp("study")).write()
-    return runs.load(fake.root, **fake.settings)
+    return runs.read_study(fake.root, **fake.settings)
 
 
 @pytest.fixture
 def looks(study):
-    return look.looks(study.examples.reset_index(), study.forget_sets)
+    return look.looks(study.examples, study.forget_sets)
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from unlearning.core.effects import main_effects
 SETS = ["ind-a", "ind-x16", "ood-canary-a"]
 
 
-def load(fake: FakeStudy, root=None) -> runs.Study:
-    return runs.load(root or fake.root, **fake.settings)
+def read(fake: FakeStudy, root=None) -> runs.Study:
+    return runs.read_study(root or fake.root, **fake.settings)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def fake(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(fake):
-    return load(fake)
+    return read(fake)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_every_run_is_loaded_and_nothing_is_missing(study):
 def test_an_ascent_that_the_settings_do_not_name_is_not_read(fake):
     settings = fake.settings
     del settings["ascents"]["ind-a-adamw"]
-    assert not runs.load(fake.root, **settings).select(arm="adamw", forget_set="ind-a")
+    assert not runs.read_study(fake.root, **settings).select(arm="adamw", forget_set="ind-a")
 
 
 def test_inside_and_outside_split_the_models_in_halves(study):
@@ -67,7 +67,7 @@ def test_an_arm_at_another_learning_rate_is_found_by_its_name_alone(fake, tmp_pa
     settings = fake.settings
     settings["arms"]["slow"] = settings["arms"]["adamw"] | {"rate": 0.5}
     settings["ascents"]["ind-a-slow"] = {"forget_set": "ind-a", "arm": "slow"}
-    more = runs.load(tmp_path, **settings)
+    more = runs.read_study(tmp_path, **settings)
     assert set(more.arms) == {"adafactor-restored", "adamw"} and len(more.select(arm="slow")) == 8
     assert len(more.select()) == 8 * 5 and "slow" not in set(runs.run_table(more)["arm"])
 
@@ -93,7 +93,7 @@ def test_a_state_that_was_scored_twice_counts_once(fake, tmp_path):
     path = tmp_path / "results/tables/unlearn/ind-a-adamw/log_likelihoods.parquet"
     rows = pd.read_parquet(path)
     pd.concat([rows, rows[rows["step"] == 3].assign(log_likelihood=99.0)]).to_parquet(path, index=False)
-    before, after = (load(fake, root).select(arm="adamw", forget_set="ind-a")[0] for root in (None, tmp_path))
+    before, after = (read(fake, root).select(arm="adamw", forget_set="ind-a")[0] for root in (None, tmp_path))
     np.testing.assert_array_equal(after.exposure, before.exposure)
 
 
@@ -104,9 +104,9 @@ def test_never_trained_examples_that_were_scored_at_a_few_states_only_do_not_cut
     extra = sorted(never - set(rows["example_id"]))[0]
     first = rows[rows["example_id"].isin(never) & rows["step"].isin([0, 3])]
     few = first.drop_duplicates(["model", "role", "step"]).assign(example_id=extra)
-    before = [run.generator_part for run in load(small).select(forget_set="ood-canary-a")]
+    before = [run.generator_part for run in read(small).select(forget_set="ood-canary-a")]
     pd.concat([rows, few]).to_parquet(path, index=False)
-    after = load(small).select(forget_set="ood-canary-a")
+    after = read(small).select(forget_set="ood-canary-a")
     for run, part in zip(after, before, strict=True):
         assert extra in run.never and extra not in run.followed
         np.testing.assert_allclose(run.generator_part, part)
@@ -142,11 +142,10 @@ def test_what_was_not_measured_between_the_last_states_is_not_made_up(study):
 
 
 def test_share_inside_exposed_and_below_add_up(study):
-    run = study.runs[0]
-    found = runs.spread_at(run, run.k_star)
+    run, row = study.runs[0], runs.run_table(study).iloc[0]
     g = performance.interpolate(run.exposure, run.steps, run.k_star)
-    assert found["share_inside"] + found["share_exposed"] + np.mean(g < -run.floor) == pytest.approx(1)
-    assert found["rms"] == pytest.approx(np.sqrt(np.mean(g**2)))
+    assert row["share_inside"] + row["share_exposed"] + np.mean(g < -run.floor) == pytest.approx(1)
+    assert row["rms"] == pytest.approx(np.sqrt(np.mean(g**2)))
 
 
 def test_bleu_is_that_of_the_nearest_whole_step_within_one(study):
@@ -206,7 +205,7 @@ def test_a_set_is_memorized_when_half_of_its_exposure_is_the_instances_own(share
 )
 def test_a_missing_table_is_named_and_the_rest_is_read(small, gone, words):
     (small.tables / gone).unlink()
-    study = load(small)
+    study = read(small)
     assert any(words in reason for reason in study.missing)
     assert {"k_star", "lost_100", "arm"} <= set(runs.run_table(study))
 
@@ -214,11 +213,11 @@ def test_a_missing_table_is_named_and_the_rest_is_read(small, gone, words):
 def test_without_the_design_nothing_can_be_read(small):
     (small.tables / "forget_sets/design.csv").unlink()
     with pytest.raises(FileNotFoundError):
-        load(small)
+        read(small)
 
 
 def test_a_study_without_runs_has_a_table_with_columns_and_no_rows(small):
-    study = runs.load(small.root, arms=small.settings["arms"], ascents={})
+    study = runs.read_study(small.root, arms=small.settings["arms"], ascents={})
     table = runs.run_table(study)
     assert table.empty and {"k_star", "lost_100", "arm"} <= set(table) and study.missing == []
 
@@ -228,7 +227,7 @@ def test_a_diverged_run_is_censored_at_its_last_finite_step(small):
     rows = pd.read_parquet(path)
     rows.loc[(rows["model"] == 0) & (rows["step"] > 4), "log_likelihood"] = np.nan
     rows.to_parquet(path, index=False)
-    run = load(small).select(forget_set="ind-a")[0]
+    run = read(small).select(forget_set="ind-a")[0]
     assert np.isnan(run.k_star) and np.isnan(run.lost(run.k_star)) and run.steps[-1] == 4
 
 
@@ -236,7 +235,7 @@ def test_a_set_without_never_trained_examples_has_no_parts(tmp_path):
     fake = smoke(tmp_path)
     fake.sets = {"ind-a": ("natural", 1), "mine": ("own", 1)}
     fake.arms = {"adamw": ("adamw", "adamw", ["ind-a", "mine"])}
-    study = load(fake.write())
+    study = read(fake.write())
     assert list(runs.start(study, "adamw", "mine").index) == ["exposure_0"]
     assert study.select(forget_set="mine")[0].generator_part.empty
     table = runs.run_table(study).set_index("forget_set")

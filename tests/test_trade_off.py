@@ -22,12 +22,12 @@ def study(tmp_path_factory):
     """Sixteen models, three sets (one repeated), one arm with placebos."""
     folder, arms = tmp_path_factory.mktemp("study"), {"adamw": ("adamw", "adamw", SETS)}
     fake = FakeStudy(folder, size=16, never=20, followed=6, sets={s: NINE_SETS[s] for s in SETS}, arms=arms).write()
-    return runs.load(fake.root, **fake.settings)
+    return runs.read_study(fake.root, **fake.settings)
 
 
 @pytest.fixture(scope="module")
 def looks(study):
-    return look.looks(study.examples.reset_index(), study.forget_sets)
+    return look.looks(study.examples, study.forget_sets)
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_the_placebo_is_read_after_as_many_steps_as_the_in_models_needed_on_aver
 
 def test_where_a_loss_is_missing_the_reason_is_counted(study):
     elsewhere = trade_off.retained_lost(study)
-    table = words.intervals(elsewhere, "lost", by=["arm", "forget_set", "where"], confidence=0.95)
+    table = words.means(elsewhere, "lost", by=["arm", "forget_set", "where"], confidence=0.95)
     alone = table[(table["forget_set"] == "ood-canary-a") & (table["where"] == "same kind")].iloc[0]
     assert alone["n"] == 0 and alone["reason"] == "8 of 8: the model holds no other set of the kind"
     assert (table.loc[table["where"] == "held-out", "reason"] == "").all()
@@ -131,13 +131,13 @@ def test_the_main_figure_leaves_out_what_was_not_measured(study, looks):
 
 def test_sets_of_one_kind_are_told_by_the_most_repeated_one_and_the_pair(tmp_path):
     fake = FakeStudy(tmp_path, size=4, never=6, followed=3, arms={"adamw": ("adamw", "adamw", NINE_SETS)}).write()
-    study = runs.load(fake.root, **fake.settings)
+    study = runs.read_study(fake.root, **fake.settings)
     few = trade_off.few_sets(study, "adamw", ("ind-a", "ood-canary-a"))
     assert few == ["ind-a", "ind-x16", "ood-canary-a", "ood-secret-x16"]
 
 
 def test_the_figure_of_every_set_turns_its_exposure_axis_round_and_names_references_and_base(study, looks):
-    fig = trade_off.every_set(study, arms=["adamw"], order=SETS, looks=looks, confidence=0.95)
+    fig = trade_off.every_set(study, arms=["adamw"], looks=look.only(looks, SETS))
     left, right = fig.axes[0].get_xlim()
     assert left > right
     assert {"references", "base model", *SETS} == {text.get_text() for text in fig.legends[0].get_texts()}
@@ -146,28 +146,28 @@ def test_the_figure_of_every_set_turns_its_exposure_axis_round_and_names_referen
 def test_a_figure_of_nothing_is_a_reason_in_words(study, looks):
     some = {"arms": ["sgd"], "looks": looks}
     assert trade_off.at_a_glance(study, pair=("ind-a",), **some) == "no run of these arms got to k*"
-    assert trade_off.every_set(study, order=SETS, confidence=0.95, **some) == "no run of these arms"
+    assert trade_off.every_set(study, **some) == "no run of these arms"
     none = pd.DataFrame(columns=["arm", "forget_set", "estimate"])
-    assert trade_off.cross(none, order=SETS, **some) == "no run got to k*"
-    assert "not recorded" in trade_off.first_update(none, order=SETS, confidence=0.95, **some)
+    assert trade_off.cross(none, **some) == "no run got to k*"
+    assert "not recorded" in trade_off.first_update(none, confidence=0.95, **some)
 
 
 def test_sets_that_one_arm_alone_unlearned_are_left_out_of_the_crossed_factors(looks):
     rows = [("a", "ind-a"), ("b", "ind-a"), ("a", "ind-x16")]
     table = pd.DataFrame(rows, columns=["arm", "forget_set"]).assign(estimate=0.1, low=0.0, high=0.2)
-    fig = trade_off.cross(table, arms=["a", "b"], order=SETS, looks=looks)
+    fig = trade_off.cross(table, arms=["a", "b"], looks=looks)
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["ind-a"]
     assert len(fig.axes[0].containers) == 2
 
 
 def test_the_first_update_is_drawn_for_the_arms_that_recorded_it(study, looks):
     table = runs.run_table(study)
-    fig = trade_off.first_update(table, arms=["adamw", "sgd"], order=SETS, looks=looks, confidence=0.95)
+    fig = trade_off.first_update(table, arms=["adamw", "sgd"], looks=look.only(looks, SETS), confidence=0.95)
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["adamw", ""]
 
 
 def test_the_smallest_study_has_a_trade_off(tmp_path):
     fake = smoke(tmp_path).write()
-    study = runs.load(fake.root, **fake.settings)
-    looks = look.looks(study.examples.reset_index(), study.forget_sets)
+    study = runs.read_study(fake.root, **fake.settings)
+    looks = look.looks(study.examples, study.forget_sets)
     assert len(trade_off.at_a_glance(study, arms=["adamw"], pair=("ind-a", "ood-canary-a"), looks=looks).axes) == 1

@@ -22,12 +22,12 @@ def fake(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(fake):
-    return runs.load(fake.root, arms=fake.settings["arms"], ascents={})
+    return runs.read_study(fake.root, arms=fake.settings["arms"], ascents={})
 
 
 @pytest.fixture
 def looks(study):
-    return look.looks(study.examples.reset_index(), list(NINE_SETS))
+    return look.looks(study.examples, list(NINE_SETS))
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_gain_that_was_not_measured_is_nan_and_keeps_its_row(study):
 
 
 def test_exposure_of_the_originals_is_what_was_put_in(study, fake):
-    table = training.learnt(study, "adamw", confidence=0.95).set_index("forget_set")
+    table = training.learnt(study, "adamw").set_index("forget_set")
     for name in fake.sets:
         own = (fake.examples["forget_set"] == name).to_numpy()
         put_in = np.mean(fake.gain[own] * fake.examples["n_tokens"].to_numpy()[own])
@@ -65,8 +65,8 @@ def test_exposure_of_the_originals_is_what_was_put_in(study, fake):
 
 
 def test_the_influence_of_a_set_on_itself_is_its_exposure(study):
-    learnt = training.learnt(study, "adamw", confidence=0.95).set_index("forget_set")
-    matrix = training.influence(study, "adamw", confidence=0.95).set_index(["trained_on", "scored_on"])
+    learnt = training.learnt(study, "adamw").set_index("forget_set")
+    matrix = training.influence(study, "adamw").set_index(["trained_on", "scored_on"])
     for name in study.forget_sets:
         whole, parts = matrix.loc[(name, name)], learnt.loc[name]
         assert whole[["estimate", "low", "high"]].tolist() == pytest.approx(parts[["estimate", "low", "high"]].tolist())
@@ -95,7 +95,7 @@ def test_an_exact_partner_equal_to_the_out_average_has_no_error(study, fake):
 
 def test_an_exact_partner_equal_to_the_regression_has_no_error(study, fake):
     ids = study.members("ind-a")
-    fitted = pd.Series(runs.reference_of(study, "adamw", "ind-a", model=0, examples=ids), ids)
+    fitted = pd.Series(runs.reference_of(study, "adamw", "ind-a", 0, ids), ids)
     errors = training.partner_errors(study, partners(study, fake, fitted + 1.0)).set_index("reference")
     assert errors.loc["regression", ["rms", "bias", "examples"]].tolist() == pytest.approx([1.0, -1.0, len(ids)])
 
@@ -109,7 +109,7 @@ def test_noise_of_a_data_order_is_taken_over_never_trained_examples_of_each_kind
 
 
 def test_every_set_has_a_bar_and_one_of_which_only_the_format_was_learnt_says_so(study, looks):
-    table = training.learnt(study, "adamw", confidence=0.95)
+    table = training.learnt(study, "adamw")
     table.loc[table["forget_set"] == "ood-secret-x1", "memorized"] = "no"
     ax = training.learnt_figure(table, looks).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(NINE_SETS)
@@ -117,7 +117,7 @@ def test_every_set_has_a_bar_and_one_of_which_only_the_format_was_learnt_says_so
 
 
 def test_the_bar_of_a_set_whose_parts_are_not_known_is_whole(study, looks):
-    table = training.learnt(study, "adamw", confidence=0.95).iloc[:1]
+    table = training.learnt(study, "adamw").iloc[:1]
     ax = training.learnt_figure(table.assign(generator=np.nan, instance=np.nan, memorized="unknown"), looks).axes[0]
     assert [bar.get_width() for bar in ax.patches[:2]] == pytest.approx([0.0, table["estimate"].item()])
     assert [text.get_text() for text in ax.texts] == ["parts not known"]
@@ -143,8 +143,8 @@ def test_gains_are_drawn_a_row_a_training(study):
 def test_without_partners_the_figure_is_a_reason_and_with_them_a_panel_a_kind_of_reference(study, fake, looks):
     none = training.partner_errors(study, runs.retrained("partners", fake.root))
     noise = training.repeat_noise(study, runs.retrained("repeats", fake.root))
-    assert training.partners_figure(study, none, noise, looks, 0.95) == "no exact partner was trained"
+    assert training.partners_figure(study, none, noise, looks) == "no exact partner was trained"
     table = study.references["adamw"].loc[1, study.members("ind-a")]
     errors = training.partner_errors(study, partners(study, fake, table))
-    fig = training.partners_figure(study, errors, noise, looks, 0.95)
+    fig = training.partners_figure(study, errors, noise, looks)
     assert [ax.get_title() for ax in fig.axes] == ["out-average", "regression"]

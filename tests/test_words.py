@@ -10,25 +10,25 @@ from unlearning.core.stats import Interval
 
 def test_an_interval_is_made_over_models_and_leaves_out_missing_ones():
     runs = pd.DataFrame({"arm": "a", "k": [1.0, 3.0, np.nan]})
-    row = words.intervals(runs, "k", by=["arm"], confidence=0.95).iloc[0]
+    row = words.means(runs, "k", by=["arm"], confidence=0.95).iloc[0]
     assert row["estimate"] == 2 and row["n"] == 2 and row["high"] == pytest.approx(2 + 12.706, abs=1e-2)
 
 
 def test_intervals_keep_the_order_in_which_groups_appear_and_columns_without_a_row():
     runs = pd.DataFrame({"arm": ["b", "a", "b"], "k": 1.0})
-    assert words.intervals(runs, "k", by=["arm"], confidence=0.95)["arm"].tolist() == ["b", "a"]
-    none = words.intervals(runs.iloc[:0], "k", by=["arm"], confidence=0.95)
+    assert words.means(runs, "k", by=["arm"], confidence=0.95)["arm"].tolist() == ["b", "a"]
+    none = words.means(runs.iloc[:0], "k", by=["arm"], confidence=0.95)
     assert none.empty and list(none) == ["arm", "estimate", "low", "high", "n"]
 
 
 def test_why_a_value_is_missing_is_counted():
     runs = pd.DataFrame({"arm": "a", "k": [1.0, np.nan, np.nan], "reason": ["", "not scored", "not scored"]})
-    assert words.intervals(runs, "k", by=["arm"], confidence=0.95)["reason"].item() == "2 of 3: not scored"
+    assert words.means(runs, "k", by=["arm"], confidence=0.95)["reason"].item() == "2 of 3: not scored"
 
 
 def test_a_mean_with_a_censored_run_is_a_bound_without_limits():
     runs = pd.DataFrame({"forget_set": ["f"] * 3, "k_star": [10.0, 12.0, np.nan], "last_step": [20, 20, 50]})
-    row = words.k_star_intervals(runs, confidence=0.95).iloc[0]
+    row = words.k_star_means(runs, confidence=0.95).iloc[0]
     assert row["estimate"] == 24 and np.isnan(row["low"]) and row["censored"] == 1
 
 
@@ -64,7 +64,7 @@ def test_a_table_for_reading_has_its_index_as_columns_and_no_two_level_names():
 
 
 def test_names_are_listed_and_ordered_with_some_first():
-    assert words.listed(["a", "b"]) == "a, b" and words.listed([]) == "none"
+    assert words.joined(["a", "b"]) == "a, b" and words.joined([]) == "none"
     assert words.ordered(["a", "b", "c"], first=["c", "x"]) == ["c", "a", "b"]
 
 

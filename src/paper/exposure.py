@@ -9,26 +9,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from paper import look, marks, words
-from paper.look import Look
-from paper.runs import Array, Run, Study, floor_of, outside_scores, reference_of
+from paper.look import Look, Looks
+from paper.runs import Array, Run, Study, floor_among, floor_of, outside_scores, reference_of
 from unlearning.core import genex, performance, stand_ins
+from unlearning.data import kinds
 
 STATES = ("θ0", "k*", "2k*")
 OUT = "out"  # a model that never held the set, attacked as if it were in question
 READINGS = ("population", "checkpoint", "original")
 SIDES = {"out": "never\nheld it", "partner": "exact\npartner", "in": "hold it\n(θ0)"}
 LEAST_POPULATION = 10  # never-trained examples of a length, below which exposure by rank says nothing
-EXCHANGEABLE = ("canary", "secret")  # kinds whose generator draws as many never-trained examples as one wants
+EXCHANGEABLE = tuple(name for name, kind in kinds.KINDS.items() if kind["exchangeable"])
 CALIBRATION = ["forget_set", "trained_with", "side", "model", "exposure", "share_outside", "auc"]
 KEYS = ["arm", "forget_set", "model"]
-Looks = Mapping[str, Look]
 
 
 def by_run(runs: Sequence[Run], table: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
     """The rows that `table` gives for each run, under its arm, forget_set, model."""
     tables = [table(run).assign(arm=run.arm, forget_set=run.forget_set, model=run.model) for run in runs]
     rows = pd.concat([t for t in tables if len(t)] or [pd.DataFrame(columns=KEYS)], ignore_index=True)
-    return rows[KEYS + [name for name in rows if name not in KEYS]]
+    return rows[[*KEYS, *rows.columns.difference(KEYS, sort=False)]]
 
 
 def along(runs: Sequence[Run], values: Callable[[Run], pd.Series]) -> pd.DataFrame:
@@ -36,23 +36,16 @@ def along(runs: Sequence[Run], values: Callable[[Run], pd.Series]) -> pd.DataFra
     return pd.DataFrame({run.model: values(run) for run in runs}).T.sort_index(axis=1)
 
 
-def set_exposure(run: Run) -> pd.Series:
-    """By step: mean exposure of the set, nats."""
-    return pd.Series(run.exposure.mean(axis=1), run.steps)
-
-
 # GenEx along the steps
 
 
-def set_floor(study: Study, run: Run, *, confidence: float) -> float:
+def set_floor(study: Study, run: Run) -> float:
     """Half-width of the noise floor of one run's *set mean*, nats: t · s · √(1 + 1/K), s over the references' means."""
-    means = outside_scores(study, run).mean(axis=1)
-    sd = means.std(ddof=1, keepdims=True) if len(means) > 1 else np.zeros(1)
-    one = {"n_unlearned": 1, "n_reference": len(means), "confidence": confidence, "shrink": False}
-    return float(genex.noise_floor(reference_sd=sd, **one)[0])
+    means = outside_scores(study, run).mean(axis=1, keepdims=True)
+    return float(floor_among(study, means, shrink=False)[0])
 
 
-def steps_figure(study: Study, runs: Sequence[Run], looks: Looks, *, confidence: float) -> Figure | str:
+def steps_figure(study: Study, runs: Sequence[Run], looks: Looks) -> Figure | str:
     """GenEx against unlearning step, a panel a set: runs thin, mean thick, floor grey, generator part dotted."""
     names = [name for name in study.forget_sets if any(run.forget_set == name for run in runs)]
     if not names:
@@ -60,29 +53,29 @@ def steps_figure(study: Study, runs: Sequence[Run], looks: Looks, *, confidence:
     fig, axes = _panels(len(names), 4 if len(names) in (7, 8) else 3, height_in=1.35 if len(names) > 3 else 1.9)
     for ax, name in zip(axes, names, strict=True):
         some, style = [run for run in runs if run.forget_set == name], looks[name].solid
-        _band(ax, set_floor(study, some[0], confidence=confidence))
-        exposure = along(some, set_exposure)
-        marks.runs_and_mean(ax, exposure.columns, exposure, style)
-        generator = along(some, lambda run: run.generator_part).dropna(axis=1).mean()
-        ax.plot(generator.index, generator, color=look.INK, lw=1.1, ls=(0, (1, 1)))
-        k_star = [run.k_star for run in some]
-        ax.plot(k_star, np.zeros(len(k_star)), "|", color=style.colour, ms=7, mew=0.9, zorder=5)
+        _band(ax, set_floor(study, some[0]))
+        marks.runs_and_mean(ax, along(some, lambda run: run.set_exposure), style)
+        ax.plot(_mean_part(some), color=look.INK, lw=1.1, ls=(0, (1, 1)))
+        ax.plot([run.k_star for run in some], [0.0] * len(some), "|", color=style.colour, ms=7, mew=0.9, zorder=5)
         ax.set_title(name, color=style.colour, loc="left", pad=2)
     return fig
+
+
+def _mean_part(runs: Sequence[Run]) -> pd.Series:
+    return along(runs, lambda run: run.generator_part).dropna(axis=1).mean()
 
 
 def _panels(n: int, columns: int, *, height_in: float) -> tuple[Figure, list[Axes]]:
     # n axes of GenEx by step, `columns` side by side
     columns = min(columns, n)
     fig, grid = look.grid(-(-n // columns), columns, height_in=height_in)
-    axes = list(grid.flat)
-    for i, ax in enumerate(axes):
+    for i, ax in enumerate(grid.flat):
         ax.set_visible(i < n)
         ax.set_ylabel("" if i % columns else "GenEx, nats")
         ax.set_xlabel(("step" if columns > 3 else "unlearning step") if i + columns >= n else "")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5))
-    return fig, axes[:n]
+    return fig, list(grid.flat)[:n]
 
 
 def _band(ax: Axes, floor: float) -> None:
@@ -97,9 +90,8 @@ def k_star_figure(runs: pd.DataFrame, arms: Sequence[str], looks: Looks, *, conf
     for arm, rows in ((arm, runs[runs["arm"] == arm]) for arm in arms):
         there = rows["k_star"].notna()
         last = rows[~there].assign(k_star=rows["last_step"])  # censored: at least this
-        panels[arm] = words.k_star_intervals(rows, confidence=confidence), rows[there], last
-    order = [name for name in looks if name in set(runs["forget_set"])]
-    return marks.forests(panels, value="k_star", order=order, looks=looks, xlabel="steps to forget, k*")
+        panels[arm] = words.k_star_means(rows, confidence=confidence), rows[there], last
+    return marks.forests(panels, "k_star", looks, xlabel="steps to forget, k*", zero=False)
 
 
 def ensemble_by_step(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
@@ -129,7 +121,7 @@ def estimators_figure(ensembles: Mapping[tuple[str, str], pd.DataFrame], looks: 
 # Controls
 
 
-def calibration(study: Study, trained_with: str, forget_set: str, *, confidence: float) -> pd.DataFrame:
+def calibration(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """Models with and without a set, at θ0, each against the average of the models without it.
 
     A model without the set is left out of its own average and floor. CALIBRATION: side in | out; exposure (set mean,
@@ -140,13 +132,15 @@ def calibration(study: Study, trained_with: str, forget_set: str, *, confidence:
     rows = []
     if len(outside) >= 2 and len(inside):
         never = np.concatenate([values - outside.drop(index=m).mean() for m, values in outside.iterrows()])
-        for side, model in [*(("in", m) for m in inside.index), *(("out", m) for m in outside.index)]:
+        for side, (model, values) in [
+            *(("in", x) for x in inside.iterrows()),
+            *(("out", x) for x in outside.iterrows()),
+        ]:
             rest = outside.drop(index=model, errors="ignore")
-            g = study.references[trained_with].loc[model, rest.columns] - rest.mean()
-            one = {"n_unlearned": 1, "n_reference": len(rest), "confidence": confidence}
-            share = np.mean(np.abs(g) > genex.noise_floor(reference_sd=rest.std(ddof=1), **one))
+            g = values - rest.mean()
+            share = np.mean(np.abs(g) > floor_among(study, rest.to_numpy())) if len(rest) > 1 else np.nan
             area = stand_ins.auc(positives=g, negatives=never) if side == "in" else np.nan
-            rows.append((forget_set, trained_with, side, model, g.mean(), share if len(rest) > 1 else np.nan, area))
+            rows.append((forget_set, trained_with, side, model, g.mean(), share, area))
     return pd.DataFrame(rows, columns=CALIBRATION)
 
 
@@ -156,15 +150,15 @@ def _sides(study: Study, trained_with: str, forget_set: str) -> list[pd.DataFram
     return [table.loc[study.models(forget_set, trained_with, inside=side), ids] for side in (True, False)]
 
 
-def partner_calibration(study: Study, partners: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
+def partner_calibration(study: Study, partners: pd.DataFrame) -> pd.DataFrame:
     """Exact partners against the computed reference, the best that unlearning can do; as `calibration`."""
     rows = []
     for (trained_with, model, name), table in partners.groupby(["trained_with", "model", "left_out"]):
         ids = study.members(name)
-        floor = floor_of(study, trained_with, name, examples=ids, confidence=confidence)
-        reference = reference_of(study, trained_with, name, model=model, examples=ids)
-        g = table.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy() - reference
-        rows.append((name, trained_with, "partner", model, g.mean(), np.mean(np.abs(g) > floor), np.nan))
+        exact = table.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy()
+        g = exact - reference_of(study, trained_with, name, model, ids)
+        share = np.mean(np.abs(g) > floor_of(study, trained_with, name, ids))
+        rows.append((name, trained_with, "partner", model, g.mean(), share, np.nan))
     return pd.DataFrame(rows, columns=CALIBRATION)
 
 
@@ -175,13 +169,13 @@ def calibration_figure(outside: pd.DataFrame, looks: Looks, *, limit: float) -> 
     named = outside.assign(side=outside["side"].map(SIDES))
     panels = {f"trained with {name}": table for name, table in named.groupby("trained_with", sort=False)}
     kw = {"ylabel": "outside the floor, share of the set", "joined": False}
-    fig = marks.by_place(panels, "side", order=list(looks), looks=looks, places=list(SIDES.values()), **kw)
+    fig = marks.by_place(panels, "side", looks, places=list(SIDES.values()), **kw)
     for ax in fig.axes:
         ax.axhline(limit, color=look.INK, lw=0.7, ls="--")
     return fig
 
 
-def placebo_figure(study: Study, looks: Looks, *, confidence: float) -> Figure | str:
+def placebo_figure(study: Study, looks: Looks) -> Figure | str:
     """Exposure (above) and held-out lost (below): models that hold the set, and models that never saw it, in grey."""
     keys = sorted({(run.forget_set, run.arm) for run in study.select(role="placebo")})
     keys = [(name, arm) for name, arm in keys if study.select(arm=arm, forget_set=name)]
@@ -191,10 +185,9 @@ def placebo_figure(study: Study, looks: Looks, *, confidence: float) -> Figure |
     for (above, below), (name, arm) in zip(axes.T, keys, strict=True):
         never, inside = (study.select(arm=arm, forget_set=name, role=role) for role in ("placebo", "in"))
         for some, style in ((never, Look(look.GREY, (0, (1, 1)))), (inside, looks[name].solid)):
-            for ax, value in ((above, set_exposure), (below, lambda run: pd.Series(run.lost(run.steps), run.steps))):
-                table = along(some, value)
-                marks.runs_and_mean(ax, table.columns, table, style)
-        _band(above, set_floor(study, inside[0], confidence=confidence))
+            marks.runs_and_mean(above, along(some, lambda run: run.set_exposure), style)
+            marks.runs_and_mean(below, along(some, lambda run: pd.Series(run.lost(run.steps), run.steps)), style)
+        _band(above, set_floor(study, inside[0]))
         marks.zero_line(below)
         above.set_title(f"{name}\n{arm}", loc="left", color=looks[name].colour, fontsize=7)
         below.set_xlabel("unlearning step")
@@ -202,18 +195,6 @@ def placebo_figure(study: Study, looks: Looks, *, confidence: float) -> Figure |
     axes[0, 0].set_ylabel("GenEx, nats")
     axes[1, 0].set_ylabel("held-out lost,\nnats per token")
     return fig
-
-
-def placebo_cost(study: Study, *, confidence: float) -> pd.DataFrame:
-    """Held-out lost at the in-models' mean k*, nats per token: arm, forget_set, role (placebo | in), estimate, …"""
-    rows = []
-    for arm, name in dict.fromkeys((run.arm, run.forget_set) for run in study.select(role="placebo")):
-        inside, never = (study.select(arm=arm, forget_set=name, role=role) for role in ("in", "placebo"))
-        mean = pd.Series([run.k_star for run in inside], dtype=float).mean()
-        rows += [(arm, name, "placebo", float(run.lost(mean))) for run in never]
-        rows += [(arm, name, "in", float(run.lost(run.k_star))) for run in inside]
-    table = pd.DataFrame(rows, columns=["arm", "forget_set", "role", "lost"])
-    return words.intervals(table, "lost", by=["arm", "forget_set", "role"], confidence=confidence)
 
 
 # Stand-ins for a retrained model
@@ -225,36 +206,32 @@ def stops(study: Study, run: Run) -> pd.DataFrame:
     reading; stop (steps; NaN: not while the run was followed); steps_off (stop − k*); exposure_left (GenEx at the stop,
     nats: > 0 stopped too early).
     """
-    scores, never, values = run.log_likelihoods, run.followed, {}
-    original = stand_ins.relative_exposure_original(unlearned=scores, original=scores[0])
-    values["original"] = run.steps, original.mean(axis=1)
+    scores, never = run.log_likelihoods, run.followed
+    values = {"original": stand_ins.relative_exposure_original(unlearned=scores, original=scores[0])}
     if not study.base.empty:
         base = study.base.loc[int(study.design.loc[run.model, "base"] > 0), run.examples].to_numpy()
-        values["checkpoint"] = (
-            run.steps,
-            stand_ins.relative_exposure_checkpoint(unlearned=scores, base=base).mean(axis=1),
-        )
+        values["checkpoint"] = stand_ins.relative_exposure_checkpoint(unlearned=scores, base=base)
+    means = {reading: pd.Series(relative.mean(axis=1), run.steps) for reading, relative in values.items()}
     if len(steps := never.index.intersection(run.scores.index)):
         both = {"forget_set": run.scores.loc[steps].to_numpy(), "never_trained": never.loc[steps].to_numpy()}
         lengths = study.examples.loc[never.columns, "n_tokens"].to_numpy()
-        kw = {"n_tokens": run.n_tokens, "never_trained_n_tokens": lengths}
-        values["population"] = steps, stand_ins.relative_exposure_population(**both, **kw)
+        both |= {"n_tokens": run.n_tokens, "never_trained_n_tokens": lengths}
+        means["population"] = pd.Series(stand_ins.relative_exposure_population(**both), steps)
     rows = []
     for reading in READINGS:
-        at, relative = values.get(reading, ((), ()))
-        stop = genex.steps_to_forget(relative, at) if len(at) else np.nan
-        left = performance.interpolate(run.exposure.mean(axis=1), run.steps, stop)
-        rows.append((reading, stop, stop - run.k_star, left))
+        at = means.get(reading, pd.Series(dtype=float))
+        stop = genex.steps_to_forget(at.to_numpy(), at.index.to_numpy()) if len(at) else np.nan
+        rows.append((reading, stop, stop - run.k_star, performance.interpolate(run.set_exposure, run.steps, stop)))
     return pd.DataFrame(rows, columns=["reading", "stop", "steps_off", "exposure_left"])
 
 
 def stops_figure(stopped: pd.DataFrame, value: str, looks: Looks, *, confidence: float) -> Figure | str:
     """steps_off or exposure_left by set, a panel a reading."""
     label = {"steps_off": "steps off k*", "exposure_left": "GenEx left at the stop, nats"}[value]
-    order, panels = [name for name in looks if name in set(stopped["forget_set"])], {}
+    panels = {}
     for reading, rows in stopped.groupby("reading", sort=False) if len(stopped) else ():
-        panels[reading] = words.intervals(rows, value, by=["forget_set"], confidence=confidence), rows, None
-    return marks.forests(panels, value=value, order=order, looks=looks, xlabel=label, lines=(0.0,))
+        panels[reading] = words.means(rows, value, by=["forget_set"], confidence=confidence), rows
+    return marks.forests(panels, value, looks, xlabel=label)
 
 
 def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
@@ -281,18 +258,19 @@ def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, ext
     for state, values in states.items():
         found = []
         for length, ids in mine.items():
-            both = {
-                "log_likelihoods": values[ids].to_numpy(),
-                "never_trained": values[others.get(length, [])].to_numpy(),
-            }
-            population = np.full(len(ids), len(both["never_trained"]))
-            if population[0] >= LEAST_POPULATION:
-                beyond = stand_ins.exposure_by_skew_normal(**both) if extrapolate else np.full(len(ids), np.nan)
-                found.append((stand_ins.exposure_by_rank(**both), beyond, stand_ins.at_ceiling(**both), population))
+            population = values[others.get(length, [])].to_numpy()
+            if len(population) >= LEAST_POPULATION:
+                both = {"log_likelihoods": values[ids].to_numpy(), "never_trained": population}
+                beyond = stand_ins.exposure_by_skew_normal(**both) if extrapolate else np.nan
+                found.append(pd.DataFrame({
+                    "bits": stand_ins.exposure_by_rank(**both), "beyond": beyond,
+                    "top": stand_ins.at_ceiling(**both), "population": len(population),
+                }))  # fmt: skip
         if found:
-            bits, beyond, top, population = np.concatenate(found, axis=1)
-            means = bits.mean(), np.median(beyond), top.mean()
-            rows.append((state, *means, population.min(), np.log2(population.max() + 1), len(bits) / len(own)))
+            of_set = pd.concat(found)
+            means = of_set["bits"].mean(), of_set["beyond"].median(), of_set["top"].mean()
+            sizes = of_set["population"].min(), np.log2(of_set["population"].max() + 1), len(of_set) / len(own)
+            rows.append((state, *means, *sizes))
     names = ["state", "bits", "bits_extrapolated", "at_ceiling", "population", "ceiling", "covered"]
     return pd.DataFrame(rows, columns=names)
 
@@ -321,13 +299,11 @@ def ranks_figure(ranked: pd.DataFrame, arms: Sequence[str], looks: Looks, *, con
     return fig
 
 
-def _by_state(
-    table: pd.DataFrame, value: str, states, arms: Sequence[str], looks: Looks, confidence: float, **kw
-) -> Figure:
+def _by_state(table: pd.DataFrame, value: str, states, arms, looks: Looks, confidence: float, **kw) -> Figure:
     # mean of a column by state, a panel an arm, three at most
-    means = words.intervals(table, value, by=["arm", "forget_set", "state"], confidence=confidence)
-    panels = {arm: means[means["arm"] == arm] for arm in arms if (means["arm"] == arm).any()}
-    return marks.by_place(dict([*panels.items()][:3]), "state", order=list(looks), looks=looks, places=states, **kw)
+    means = words.means(table, value, by=["arm", "forget_set", "state"], confidence=confidence)
+    shown = [arm for arm in arms if (means["arm"] == arm).any()][:3]
+    return marks.by_place({arm: means[means["arm"] == arm] for arm in shown}, "state", looks, places=states, **kw)
 
 
 # Membership inference
@@ -362,9 +338,8 @@ def set_states(run: Run) -> dict[str, Array]:
     for state, step in zip(STATES, (0.0, run.k_star, 2 * run.k_star), strict=True):
         # 2 k* was scored at a whole step, so the last state may lie a little short of it
         step = min(step, run.steps[-1]) if abs(step - run.steps[-1]) <= 1 else step
-        at = performance.interpolate(run.log_likelihoods, run.steps, step)
-        found |= {state: at} if np.isfinite(at).all() else {}
-    return found
+        found[state] = performance.interpolate(run.log_likelihoods, run.steps, step)
+    return {state: at for state, at in found.items() if np.isfinite(at).all()}
 
 
 def attacks(study: Study) -> pd.DataFrame:

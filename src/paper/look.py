@@ -8,7 +8,7 @@ grey and for colour-blind readers (hues: Okabe and Ito 2008).
 import colorsys
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,31 +70,24 @@ class Look:
     marker: str = "o"
 
     @property
-    def line_kw(self) -> dict[str, object]:
-        """Keywords for a line without markers."""
+    def line_kw(self) -> dict:  # of a line without markers
         return {"color": self.colour, "linestyle": self.line}
 
     @property
-    def point_kw(self) -> dict[str, object]:
-        """Keywords for a point."""
+    def point_kw(self) -> dict:
         return {"color": self.colour, "marker": self.marker, "linestyle": "none"}
 
     @property
-    def solid(self) -> "Look":
-        """The same with an unbroken line, where a set has a panel of its own."""
+    def solid(self) -> "Look":  # where a set has a panel of its own
         return Look(self.colour, "-", self.marker)
 
 
+Looks = Mapping[str, Look]
 TRAINED = {"adamw": Look(INK), "adafactor": Look(GREY, (0, (4, 1.5)), "s")}  # training optimizers
 
 
 def looks(examples: pd.DataFrame, forget_sets: Sequence[str]) -> dict[str, Look]:
-    """The look of every forget set and kind: hue by kind, darker with repetitions, lighter with each further draw.
-
-    Args:
-        examples: one row an example: forget_set, kind, repetitions.
-        forget_sets: in the order of the settings.
-    """
+    """The look of every forget set and kind: hue by kind, darker with repetitions, lighter with each further draw."""
     sets = examples.drop_duplicates("forget_set").set_index("forget_set").loc[list(forget_sets)]
     found = {kind: Look(hue, line) for kind, (_, hue, line) in KINDS.items()}
     draws: dict[tuple, int] = {}
@@ -102,9 +95,13 @@ def looks(examples: pd.DataFrame, forget_sets: Sequence[str]) -> dict[str, Look]
         draw = draws[row.kind, row.repetitions] = draws.get((row.kind, row.repetitions), -1) + 1
         _, hue, line = KINDS[row.kind]
         shade = 0.32 * min(draw, 2) - 0.17 * np.log2(row.repetitions)
-        markers = SET_MARKERS.get(row.repetitions, "PX")
-        found[row.Index] = Look(shaded(hue, shade), line, markers[min(draw, 1)])
+        found[row.Index] = Look(shaded(hue, shade), line, SET_MARKERS.get(row.repetitions, "PX")[min(draw, 1)])
     return found
+
+
+def only(looks: Looks, names: Collection[str]) -> dict[str, Look]:
+    """The looks of some names, in the order of `looks`."""
+    return {name: style for name, style in looks.items() if name in names}
 
 
 def shaded(colour: str, shade: float) -> str:
@@ -143,12 +140,9 @@ def wrapped(label: str, width: int = 26) -> str:
 
 
 def show(name: str, figure: Figure | str, note: str = "") -> None:
-    """Save a figure as figures/<name>.png and .svg and show it, or say why it is not drawn.
+    """Save a figure as figures/<name>.png and .svg and show it, or say why it is not drawn (a reason in its place).
 
-    Args:
-        name: stage/figure.
-        figure: what to show, or the reason, in words, why there is nothing to draw.
-        note: written under it: what to see; then interval, n and its unit.
+    The note is written under it: what to see; then interval, n and its unit.
     """
     if isinstance(figure, str):
         print(f"{name} is not drawn: {figure}.")

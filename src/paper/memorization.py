@@ -1,18 +1,17 @@
-"""Notebook 10: how fast examples are unlearnt, against how far they are memorized, how hard and how often seen.
+"""How fast examples are unlearnt, against how far they are memorized, how hard and how often seen.
 
 Memorization and difficulty in nats per token, rates in nats per token and step. Figure functions return a figure, or
-in words why there is none.
+in words why there is none; they draw the sets of `looks`, in its order.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper import look, marks, words
-from paper.look import Look
+from paper.look import Looks
 from paper.runs import Array, Run, Study
 from unlearning.core import genex, performance, properties, stats
 
@@ -27,6 +26,7 @@ RHOS = {
 DRAWN = {"memorization": ("rate_mem", "rate_mem_given_difficulty"),
          "difficulty": ("rate_difficulty", "rate_difficulty_given_mem")}  # fmt: skip
 BY_REPETITION = {"k_star": "steps to forget, k*", "lost_100": "held-out lost at k*, nats per token"}
+KEYS = ["arm", "forget_set", "model"]
 
 
 def rate_of(run: Run) -> Array:
@@ -43,76 +43,70 @@ def halves(study: Study, trained_with: str, forget_set: str) -> tuple[list[int],
     return [m for side in ordered for m in side[::2]], [m for side in ordered for m in side[1::2]]
 
 
-def _mem(per_token: pd.DataFrame, inside: Sequence[int], outside: Sequence[int]) -> Array:
+def _mem(study: Study, per_token: pd.DataFrame, forget_set: str) -> Array:
     # (n,) of a model × example table, in its unit; NaN without an in- and an out-model
-    if not (len(inside) and len(outside)):
+    holds = study.design.loc[per_token.index, forget_set] > 0
+    if holds.nunique() < 2:
         return np.full(per_token.shape[1], np.nan)
-    sides = {"inside": per_token.loc[inside].to_numpy(), "outside": per_token.loc[outside].to_numpy()}
+    sides = {"inside": per_token[holds].to_numpy(), "outside": per_token[~holds].to_numpy()}
     return properties.counterfactual_memorization(**sides)
 
 
 def hardness(study: Study, examples: Sequence[str]) -> Array:
     """(n,) difficulty under the base models; NaN where they were not scored."""
-    if study.base.empty or not set(examples) <= set(study.base.columns):
-        return np.full(len(examples), np.nan)
-    n_tokens = study.examples["n_tokens"].loc[list(examples)].to_numpy()
-    return properties.difficulty(base=study.base[list(examples)].to_numpy(), n_tokens=n_tokens)
+    base, n_tokens = study.base.reindex(columns=examples), study.examples["n_tokens"].loc[examples].to_numpy()
+    return (
+        properties.difficulty(base=base.to_numpy(), n_tokens=n_tokens) if len(base) else np.full(len(examples), np.nan)
+    )
 
 
 def example_properties(study: Study, trained_with: str, scores: pd.DataFrame) -> pd.DataFrame:
     """One row an example of a forget set: how far it is memorized, by all models, and how difficult it is.
 
-    Args:
-        scores: the long table of this optimizer's models: model, example_id, n_tokens, log_likelihood, n_correct.
-
-    Returns:
-        trained_with, forget_set, example_id, n_tokens, mem, mem_accuracy (the same of token accuracy), difficulty; NaN
-        where it takes models or scores that are not there.
+    scores: the long table of this optimizer's models (model, example_id, n_tokens, log_likelihood, n_correct). Gives
+    trained_with, forget_set, example_id, n_tokens, mem, mem_accuracy (the same of token accuracy), difficulty; NaN
+    where it takes models or scores that are not there.
     """
-    columns, rows = {"mem": "log_likelihood", "mem_accuracy": "n_correct"}, []
+    tables, columns = [], {"mem": "log_likelihood", "mem_accuracy": "n_correct"}
     shares = scores.assign(**{name: scores[column] / scores["n_tokens"] for name, column in columns.items()})
-    wide = {name: shares.pivot(index="model", columns="example_id", values=name) for name in columns}
+    wide = shares.pivot(index="model", columns="example_id", values=list(columns))
     for forget_set in study.forget_sets:
-        sides = [study.models(forget_set, trained_with, inside=inside) for inside in (True, False)]
         examples = [x for x in study.members(forget_set) if x in wide["mem"]]
-        rows.append(pd.DataFrame({
-            "trained_with": trained_with, "forget_set": forget_set, "example_id": examples,
-            "n_tokens": study.examples["n_tokens"].loc[examples].to_numpy(),
-            **{name: _mem(table[examples], *sides) for name, table in wide.items()},
-            "difficulty": hardness(study, examples),
-        }))  # fmt: skip
-    return pd.concat(rows, ignore_index=True)
+        found = {"n_tokens": study.examples["n_tokens"].loc[examples]}
+        found |= {name: _mem(study, wide[name][examples], forget_set) for name in columns}
+        found["difficulty"] = hardness(study, examples)
+        keys = {"trained_with": trained_with, "forget_set": forget_set, "example_id": examples}
+        tables.append(pd.DataFrame(keys | found))
+    return pd.concat(tables, ignore_index=True)
 
 
 def example_rates(study: Study) -> pd.DataFrame:
     """One row an example and in-run: its rate and k*; mem from the half of the models that the run is not in."""
     tables = []
     for run in study.select():
-        first, second = halves(study, run.trained_with, run.forget_set)
-        other, per_token = second if run.model in first else first, study.references[run.trained_with][run.examples]
-        sides = [[m for m in other if (study.design.loc[m, run.forget_set] > 0) == inside] for inside in (True, False)]
+        other = next(h for h in halves(study, run.trained_with, run.forget_set) if run.model not in h)
+        per_token = study.references[run.trained_with].loc[other, run.examples] / run.n_tokens
         tables.append(pd.DataFrame({
             "arm": run.arm, "forget_set": run.forget_set, "model": run.model, "example_id": run.examples,
-            "n_tokens": run.n_tokens, "mem": _mem(per_token / run.n_tokens, *sides),
+            "n_tokens": run.n_tokens, "mem": _mem(study, per_token, run.forget_set),
             "difficulty": hardness(study, run.examples), "rate": rate_of(run),
             "k_star": genex.steps_to_forget(run.exposure, run.steps),
         }))  # fmt: skip
-    columns = ["arm", "forget_set", "model", "example_id", "n_tokens", "mem", "difficulty", "rate", "k_star"]
+    columns = [*KEYS, "example_id", "n_tokens", "mem", "difficulty", "rate", "k_star"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 def correlations_by_model(rates: pd.DataFrame) -> pd.DataFrame:
     """Rank correlations inside each model and set, length always held fixed: arm, forget_set, model, and RHOS."""
-    rows = []
-    for key, x in rates.groupby(["arm", "forget_set", "model"]) if len(rates) else []:
-        tokens, mem, hard, speed = (x[c].to_numpy() for c in ("n_tokens", "mem", "difficulty", "rate"))
-        rho = stats.partial_rank_correlation
+    rows, rho = [], stats.partial_rank_correlation
+    for key, x in rates.groupby(KEYS) if len(rates) else []:
+        tokens, mem, hard, speed, own = x[["n_tokens", "mem", "difficulty", "rate", "k_star"]].to_numpy().T
         rows.append((
             *key, rho(speed, mem, given=tokens), rho(speed, hard, given=tokens),
             rho(speed, mem, given=np.c_[tokens, hard]), rho(speed, hard, given=np.c_[tokens, mem]),
-            rho(mem, hard, given=tokens), rho(x["k_star"].to_numpy(), mem, given=tokens),
+            rho(mem, hard, given=tokens), rho(own, mem, given=tokens),
         ))  # fmt: skip
-    return pd.DataFrame(rows, columns=["arm", "forget_set", "model", *RHOS])
+    return pd.DataFrame(rows, columns=[*KEYS, *RHOS])
 
 
 def correlation_table(by_model: pd.DataFrame, *, identifiable: float, confidence: float = 0.95) -> pd.DataFrame:
@@ -134,9 +128,6 @@ def correlation_table(by_model: pd.DataFrame, *, identifiable: float, confidence
     return pd.DataFrame(rows, columns=names)
 
 
-# Repetition
-
-
 def strata(study: Study, arm: str) -> dict[str, list[str]]:
     """Kind -> its sets with runs in the arm, one a number of repetitions, fewest first; kinds with one left out."""
     there = {run.forget_set for run in study.select(arm=arm)}
@@ -153,11 +144,8 @@ def lost_at_removed(run: Run, nats: float) -> float:
 
 
 def at_equal_level(study: Study, arm: str, sets: Sequence[str], measure: Callable[[Run, float], float]) -> pd.DataFrame:
-    """`measure` of each run, given the smallest exposure at θ0 of those of the sets that its model holds.
-
-    Returns:
-        forget_set, model, value.
-    """
+    """`measure` of each run, given the smallest exposure at θ0 of those of the sets that its model holds: forget_set,
+    model, value."""
     some = [run for run in study.select(arm=arm) if run.forget_set in sets]
     level: dict[int, float] = {}
     for run in some:
@@ -166,10 +154,7 @@ def at_equal_level(study: Study, arm: str, sets: Sequence[str], measure: Callabl
     return pd.DataFrame(rows, columns=["forget_set", "model", "value"])
 
 
-# Figures
-
-
-def repetition(study: Study, inside: pd.DataFrame, *, looks: Mapping[str, Look], confidence: float) -> Figure | str:
+def repetition(study: Study, inside: pd.DataFrame, looks: Looks) -> Figure | str:
     """Steps and loss against how often a set stood in training: a row an arm, a line a kind, faint points the runs."""
     kinds = {arm: list(strata(study, arm)) for arm in dict.fromkeys(inside["arm"]) if strata(study, arm)}
     if not kinds:
@@ -182,70 +167,63 @@ def repetition(study: Study, inside: pd.DataFrame, *, looks: Mapping[str, Look],
         for ax, (column, label) in zip(row, BY_REPETITION.items(), strict=True):
             for i, kind in enumerate(names):
                 rows = runs[(runs["arm"] == arm) & (runs["kind"] == kind)]
-                table = words.intervals(rows, column, by=["forget_set", "repetitions"], confidence=confidence)
-                shift = 0.16 * (i - (len(names) - 1) / 2)
-                rows, table = (t.assign(at=np.log2(t["repetitions"]) + shift) for t in (rows, table))
-                _line_of_strata(ax, rows, column, table, kind, looks)
+                rows = rows.assign(at=np.log2(rows["repetitions"]) + 0.16 * (i - (len(names) - 1) / 2))
+                means = words.means(rows, column, by=["forget_set", "at"], confidence=study.confidence)
+                middle = means.groupby("at")["estimate"].mean()
+                ax.plot(middle, lw=1.0, label=look.KINDS[kind][0], **looks[kind].line_kw)
+                for name, points in rows.groupby("forget_set", sort=False):
+                    faint = {"color": looks[name].colour, "ms": 3, "alpha": 0.5, "mew": 0}
+                    ax.plot(points["at"] + 0.07, points[column], ".", **faint)
+                    mine = means[means["forget_set"] == name]
+                    marks.intervals(ax, mine["at"], mine, looks[name])
             ax.set_ylabel(look.wrapped(label, 24))
         marks.loss_scale(row[1])
     times = sorted({t for names in kinds.values() for t in runs.loc[runs["kind"].isin(names), "repetitions"]})
     axes[-1, 0].set_xticks(np.log2(times), times)
     for ax in axes[-1]:
         ax.set_xlabel("repetitions in training")
-    marks.legend(fig, axes[:, 0])
+    marks.legend(fig, marks.labelled(axes[:, 0], looks))
     return fig
 
 
-def _line_of_strata(ax: Axes, rows: pd.DataFrame, column: str, table: pd.DataFrame, kind: str, looks: Mapping) -> None:
-    middle = table.groupby("at")["estimate"].mean()
-    ax.plot(middle.index, middle, lw=1.0, label=look.KINDS[kind][0], **looks[kind].line_kw)
-    for name, points in rows.groupby("forget_set", sort=False):
-        ax.plot(points["at"] + 0.07, points[column], ".", color=looks[name].colour, ms=3, alpha=0.5, mew=0)
-        mine = table[table["forget_set"] == name]
-        marks.intervals(ax, mine["at"], mine, looks[name])
-
-
-def rate_points(rates: pd.DataFrame, *, arms: Sequence[str], sets: Sequence[str], looks: Mapping[str, Look]):
-    """Rate of every example, mean over its models, against memorization and difficulty; a row an arm. Figure or why."""
+def rate_points(rates: pd.DataFrame, arms: Sequence[str], looks: Looks) -> Figure | str:
+    """Rate of every example, mean over its models, against memorization and difficulty; a row an arm."""
     if not arms:
         return "there are no runs to take rates from"
     mean = rates.groupby(["arm", "forget_set", "example_id"])[["mem", "difficulty", "rate"]].mean().reset_index()
     fig, axes = look.grid(len(arms), 2, height_in=1.7, sharex="col")
     for row, arm in zip(axes, arms, strict=True):
         for ax, column in zip(row, ("mem", "difficulty"), strict=True):
-            for name in sets:
+            for name, style in looks.items():
                 points = mean[(mean["arm"] == arm) & (mean["forget_set"] == name)]
-                kw = {"ms": 3, "alpha": 0.65, "mew": 0, "label": name, **looks[name].point_kw}
-                ax.plot(points[column], points["rate"], **kw)
+                ax.plot(points[column], points["rate"], ms=3, alpha=0.65, mew=0, label=name, **style.point_kw)
         row[0].set_title(f"arm {arm}", loc="left")
         row[0].set_ylabel("rate, nats per\ntoken and step")
     for ax, label in zip(axes[-1], ("memorization", "difficulty"), strict=True):
         ax.set_xlabel(f"{label}, nats per token")
-    marks.legend(fig, axes[:, 0], sets, columns=5)
+    marks.legend(fig, marks.labelled(axes[:, 0], looks))
     return fig
 
 
-def rho_forest(
-    table: pd.DataFrame, *, arms: Sequence[str], sets: Sequence[str], looks: Mapping[str, Look], margin: float
-):
+def rho_forest(table: pd.DataFrame, arms: Sequence[str], looks: Looks, *, margin: float) -> Figure | str:
     """Mean within-model correlation of the rate by set: full marks as it is, open ones with the other held fixed.
 
-    What is not identifiable has no open mark; the grey band is ± `margin`. Figure or why.
+    What is not identifiable has no open mark; the grey band is ± `margin`.
     """
     if not arms:
         return "there are no runs to correlate"
-    fig, axes = look.grid(len(arms), 2, height_in=0.6 + 0.17 * max(len(sets), 6), sharex=True, sharey=True)
-    known = table[~table["reason"].str.startswith("not identifiable")]
+    fig, axes = look.grid(len(arms), 2, height_in=0.6 + 0.17 * max(len(looks), 6), sharex=True, sharey=True)
+    known = table[~table["reason"].str.startswith("not identifiable")].set_index(["arm", "quantity", "forget_set"])
     for row, arm in zip(axes, arms, strict=True):
         for ax, (what, quantities) in zip(row, DRAWN.items(), strict=True):
             ax.axvspan(-margin, margin, color=look.FLOOR, lw=0, zorder=0)
             marks.zero_line(ax, vertical=True)
             for quantity, shift, filled in zip(quantities, (-0.15, 0.2), (True, False), strict=True):
-                here = known[(known["arm"] == arm) & (known["quantity"] == quantity) & known["forget_set"].isin(sets)]
-                for i, name in zip(here.index, here["forget_set"], strict=True):
-                    face = {} if filled else {"mfc": "white", "mec": looks[name].colour, "mew": 1.0}
-                    marks.intervals(ax, [sets.index(name) + shift], here.loc[[i]], looks[name], flat=True, ms=4, **face)
-            marks.name_rows(ax, sets)
+                for at, (name, style) in enumerate(looks.items()):
+                    face = {} if filled else {"mfc": "white", "mec": style.colour, "mew": 1.0}
+                    if (key := (arm, quantity, name)) in known.index:
+                        marks.intervals(ax, [at + shift], known.loc[[key]], style, flat=True, ms=4, **face)
+            marks.name_rows(ax, list(looks))
             ax.set_title(f"{what}, arm {arm}", loc="left", fontsize=7)
             ax.set_xlim(-1.08, 1.08)
     for ax in axes[-1]:

@@ -1,4 +1,7 @@
-"""What notebook 11 shows and writes beside the table of claims: every set, sentences, a figure, README's blocks."""
+"""What the notebook of claims shows and writes with the table of claims: every set, sentences, a figure, text blocks.
+
+The blocks are taken by README and docs. Their links lead from the repository's root; `up` is put before them.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper import exposure, look, marks, memorization, runs, trade_off, words
+from paper import look, marks, memorization, runs, trade_off, words
 from paper.look import Look
-from paper.runs import Array, Study
+from paper.runs import Study
 from paper.verdicts import BESIDE, SAYS
 from unlearning.core import genex, performance, stats
 
@@ -32,10 +34,7 @@ TITLES = {  # quantities of the table of sets in README and docs
 }
 
 
-# Every set in every arm
-
-
-def set_table(study: Study, table: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+def set_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """Every quantity of every set and arm: arm, forget_set, quantity, estimate, low, high, unit, n, reason.
 
     What is known at θ0 has the interval of the regression (`runs.start`), all else Student's over models. An estimate
@@ -43,13 +42,13 @@ def set_table(study: Study, table: pd.DataFrame, *, confidence: float = 0.95) ->
     """
     rows = []
     for (arm, name), group in table[table["role"] == "in"].groupby(["arm", "forget_set"]):
-        start = runs.start(study, group["trained_with"].iloc[0], name, confidence=confidence)
-        found = {q: _over_runs(group, q, confidence) | {"unit": unit} for q, unit in runs.UNITS.items()}
+        start = runs.start(study, group["trained_with"].iloc[0], name)
+        found = {q: _over_runs(group, q, study.confidence) | {"unit": unit} for q, unit in runs.UNITS.items()}
         for quantity in ("exposure_0", "instance_0", "instance_share"):
             known = start.loc[quantity].to_dict() if quantity in start.index else {}
             found[quantity] |= known or {"reason": "no never-trained examples of its kind"}
         found["k_star_reference"] = _moved_by_reference(study, arm, name, start)
-        found |= _worst_cases(study, arm, name, confidence)
+        found |= _worst_cases(study, arm, name)
         rows += [{"arm": arm, "forget_set": name, "quantity": q} | row for q, row in found.items()]
     columns = ["arm", "forget_set", "quantity", "estimate", "low", "high", "unit", "n", "reason"]
     return pd.DataFrame(rows, columns=columns)
@@ -78,31 +77,28 @@ def _moved_by_reference(study: Study, arm: str, name: str, start: pd.DataFrame) 
     some, falls = [r for r in study.select(arm=arm, forget_set=name) if r.k_star > r.steps[0]], []
     for run in some:
         before = max(run.k_star - 1, run.steps[0])
-        falls.append(performance.interpolate(run.exposure.mean(axis=1), run.steps, before) / (run.k_star - before))
+        falls.append(performance.interpolate(run.set_exposure, run.steps, before) / (run.k_star - before))
     moved = half / np.mean(falls) if falls else np.nan
     reason = "" if np.isfinite(moved) else "no run got there, or the reference has no interval"
     return {"estimate": moved, "unit": "steps", "n": len(some), "reason": reason}
 
 
-def _worst_cases(study: Study, arm: str, name: str, confidence: float) -> dict[str, dict]:
+def _worst_cases(study: Study, arm: str, name: str) -> dict[str, dict]:
     """Lower limits of the largest |GenEx| of the set, before, at k*, and between two groups of references."""
     some = study.select(arm=arm, forget_set=name)
     outside = runs.outside_scores(study, some[0])
-    cases = {"theta0": (np.array([run.log_likelihoods[0] for run in some]), outside),
-             "k_star": (_at_k_star(some), outside),
-             "two_groups_of_references": (outside[::2], outside[1::2])}  # fmt: skip
+    at_k_star = [performance.interpolate(run.log_likelihoods, run.steps, run.k_star) for run in some]
+    at_k_star = np.array([row for row in at_k_star if np.isfinite(row).all()])
+    start = np.array([run.log_likelihoods[0] for run in some])
+    cases = {"theta0": (len(start), start, outside), "k_star": (len(at_k_star), at_k_star, outside)}
+    cases["two_groups_of_references"] = len(outside), outside[::2], outside[1::2]
     rows = {}
-    for case, (left, right) in cases.items():
+    for case, (n, left, right) in cases.items():
         few = min(len(left), len(right)) < 2
-        value = np.nan if few else genex.worst_case(unlearned=left, reference=right, confidence=confidence)
-        rows[f"worst_case_{case}"] = {"estimate": value, "unit": "nats", "n": len(outside if "two" in case else left),
-                                      "reason": "fewer than two models on a side" if few else ""}  # fmt: skip
+        value = np.nan if few else genex.worst_case(unlearned=left, reference=right, confidence=study.confidence)
+        reason = "fewer than two models on a side" if few else ""
+        rows[f"worst_case_{case}"] = {"estimate": value, "unit": "nats", "n": n, "reason": reason}
     return rows
-
-
-def _at_k_star(some) -> Array:
-    rows = [performance.interpolate(run.log_likelihoods, run.steps, run.k_star) for run in some]
-    return np.array([row for row in rows if np.isfinite(row).all()])
 
 
 def by_set(sets: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
@@ -136,12 +132,11 @@ def sentence(row) -> str:
     if np.isfinite(row.delta):
         text += f", {'threshold' if row.claim == 'C1' else 'δ'} {words.number(row.delta)}"
     if np.isfinite(row.p_holm):
-        text += f", p {_p(row.p_holm)} after Holm, sign-flip {_p(row.p_sign_flip)}"
+        p = [
+            words.number(p, ".2g", "not computed") if not p < 1e-3 else "< 0.001" for p in (row.p_holm, row.p_sign_flip)
+        ]
+        text += ", p {} after Holm, sign-flip {}".format(*p)
     return text + (f": {row.verdict}" if row.verdict else "") + (f" ({row.reason})." if row.reason else ".")
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 1e-3 else words.number(value, ".2g", "not computed")
 
 
 def summarize(table: pd.DataFrame, study: Study, inside: pd.DataFrame) -> dict:
@@ -158,9 +153,7 @@ def summarize(table: pd.DataFrame, study: Study, inside: pd.DataFrame) -> dict:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+    return (float(f"{value:.6g}") if np.isfinite(value) else None) if isinstance(value, float) else value
 
 
 def claim_forest(parts: pd.DataFrame) -> Figure:
@@ -171,39 +164,36 @@ def claim_forest(parts: pd.DataFrame) -> Figure:
     """
     parts = parts.assign(name=parts["claim"] + parts["part"])
     arms = list(dict.fromkeys(parts["arm"]))
-    tones = {arm: (look.INK, "#7a7a7a", "#a8a8a8")[i % 3] for i, arm in enumerate(arms)}
-    styles = {arm: Look(tones[arm], marker=marker) for arm, marker in look.arm_markers(arms).items()}
+    tones = (look.INK, "#7a7a7a", "#a8a8a8")
+    styles = {arm: Look(tones[i % 3], marker=look.ARM_MARKERS[i]) for i, arm in enumerate(arms)}
     panels = {unit: rows for unit, rows in parts.groupby("unit", sort=False)}
     heights = [rows["name"].nunique() + 1.2 for rows in panels.values()]
     fig, axes = look.grid(len(panels), 1, height_in=0.36 * np.mean(heights), gridspec_kw={"height_ratios": heights})
     for ax, (unit, rows) in zip(axes[:, 0], panels.items(), strict=True):
         names = list(dict.fromkeys(rows["name"]))
         for i, row in rows.iterrows():
+            style = styles[row["arm"]]
             at = names.index(row["name"]) + 0.4 * (arms.index(row["arm"]) - (len(arms) - 1) / 2)
-            _margin(ax, row, [at - 0.2, at + 0.2])
+            if row["claim"] == "C1":
+                ax.plot([row["delta"]] * 2, [at - 0.2, at + 0.2], color=look.INK, lw=0.9, ls=(0, (2, 1)))
+            elif row["delta"] > 0:  # in steps a share of the arm's own k*
+                ax.fill_betweenx([at - 0.2, at + 0.2], -row["delta"], row["delta"], color=look.FLOOR, lw=0, zorder=0)
             if np.isfinite(row["estimate"]):
-                marks.intervals(ax, [at], rows.loc[[i]], styles[row["arm"]], flat=True)
+                marks.intervals(ax, [at], rows.loc[[i]], style, flat=True)
             alone, whole = row["verdict"], row["claim_verdict"]
-            word = alone if row["part"] or whole == alone else f"{whole} ({alone})"
-            ax.annotate(word, (1.0, at), xycoords=ax.get_yaxis_transform(), xytext=(4, 0), va="center", fontsize=6,
-                        textcoords="offset points", color=tones[row["arm"]], annotation_clip=False)  # fmt: skip
+            ax.annotate(alone if row["part"] or whole == alone else f"{whole} ({alone})", (1.0, at),
+                        xycoords=ax.get_yaxis_transform(), xytext=(4, 0), textcoords="offset points", va="center",
+                        fontsize=6, color=style.colour, annotation_clip=False)  # fmt: skip
         marks.name_rows(ax, names)
         ax.set_xlabel(unit, labelpad=1)
         if not rows["claim"].eq("C1").any():
             marks.zero_line(ax, vertical=True)
-    handles = [axes[0, 0].plot([], [], **style.point_kw)[0] for style in styles.values()]
-    fig.legend(handles, [f"arm {arm}" for arm in arms], loc="outside upper center", ncols=len(arms))
+    handles = {f"arm {arm}": axes[0, 0].plot([], [], **style.point_kw)[0] for arm, style in styles.items()}
+    marks.legend(fig, handles)
     return fig
 
 
-def _margin(ax: Axes, row: pd.Series, band: Sequence[float]) -> None:
-    if row["claim"] == "C1":
-        ax.plot([row["delta"]] * 2, band, color=look.INK, lw=0.9, ls=(0, (2, 1)))
-    elif row["delta"] > 0:  # in steps a share of the arm's own k*
-        ax.fill_betweenx(band, -row["delta"], row["delta"], color=look.FLOOR, lw=0, zorder=0)
-
-
-# Blocks of README and docs, as text. Links lead from the repository's root; `up` is put before them
+# Blocks of text
 
 
 def write_blocks(blocks: Mapping[str, str], path: str | Path = "results/tables/claims/readme.md") -> None:
@@ -230,49 +220,45 @@ def verdict_block(table: pd.DataFrame, up: str = "") -> str:
     for claim, (stage, figure) in SHOWN_BY.items():
         record = Path(f"results/runs/{stage}.json")
         minutes = f"{json.loads(record.read_text())['seconds'] / 60:.1f}" if record.exists() else "–"
-        verdicts = [_verdict(table[(table["claim"] == claim) & (table["arm"] == arm)]) for arm in arms]
+        parts = table[(table["claim"] == claim) & (table["part"] != BESIDE)]
+        verdicts = []
+        for _, rows in parts.groupby("arm", sort=False):
+            said = [f"{r.part + ': ' if r.part else ''}{words.interval(r)} {r.unit}" for r in rows.itertuples()]
+            verdicts.append("<br>".join([f"**{rows['claim_verdict'].iloc[0]}**", *said]))
         links = [f"[{figure}]({up}figures/{stage}/{figure}.png)", f"[{stage}]({up}results/notebooks/{stage}.ipynb)"]
         lines.append([f"**{claim}** {SAYS[claim]}", *verdicts, *links, minutes])
     return _markdown(["claim", *(f"`{arm}`" for arm in arms), "figure", "notebook", "minutes"], lines)
 
 
-def _verdict(rows: pd.DataFrame) -> str:
-    parts = rows[rows["part"] != BESIDE]
-    lines = [f"{row.part + ': ' if row.part else ''}{words.interval(row)} {row.unit}" for row in parts.itertuples()]
-    return "<br>".join([f"**{parts['claim_verdict'].iloc[0]}**", *lines])
-
-
 def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def numbers_block(sets: pd.DataFrame, headline: Sequence[str], order: Sequence[str]) -> str:
     """Exposure before, steps to forget and performance lost, by set and arm; the headline's arms in sight."""
+    cells = by_set(sets, TITLES).set_index(["arm", "forget_set"])
     arms = words.ordered(list(dict.fromkeys(sets["arm"])), first=headline)
-    cells, header = by_set(sets, TITLES).set_index(["arm", "forget_set"]), ["forget set", "arm", "models"]
-
-    def rows(some: Sequence[str]) -> str:
+    texts = []
+    for some in ([arm for arm in arms if arm in headline], [arm for arm in arms if arm not in headline]):
         keys = [(arm, name) for arm in some for name in order if (arm, name) in cells.index]
-        lines = [[f"`{k[1]}`", f"`{k[0]}`", str(cells.loc[k, "n"]), *cells.loc[k, TITLES.values()]] for k in keys]
-        return _markdown([*header, *TITLES.values()], lines) if lines else "*None was run.*"
-
-    shown, others = rows([arm for arm in arms if arm in headline]), rows([arm for arm in arms if arm not in headline])
-    return f"{shown}\n\n<details><summary>The other arms (exploratory)</summary>\n\n{others}\n\n</details>"
+        lines = [[f"`{k[1]}`", f"`{k[0]}`", cells.loc[k, "n"], *cells.loc[k, TITLES.values()]] for k in keys]
+        header = ["forget set", "arm", "models", *TITLES.values()]
+        texts.append(_markdown(header, lines) if lines else "*None was run.*")
+    return "{}\n\n<details><summary>The other arms (exploratory)</summary>\n\n{}\n\n</details>".format(*texts)
 
 
 def beside_block(table: pd.DataFrame) -> str:
     """The rows beside a claim that go against it or do not bear it out: nobody should have to look for them."""
-    beside = table[table["part"] == BESIDE]
-    against = _told(beside[beside["verdict"] == "contradicted"])
-    weak = _told(beside[beside["verdict"].isin(["equivalent", "inconclusive"])])
-    texts = [f"Measured in other ways, which decide nothing, these go against a claim:\n\n{against}"] if against else []
-    if weak:
+    beside, texts = table[table["part"] == BESIDE], []
+    if against := _lines(beside[beside["verdict"] == "contradicted"]):
+        texts.append(f"Measured in other ways, which decide nothing, these go against a claim:\n\n{against}")
+    if weak := _lines(beside[beside["verdict"].isin(["equivalent", "inconclusive"])]):
         texts.append(f"<details><summary>And these do not bear it out</summary>\n\n{weak}\n\n</details>")
     return "\n\n".join(texts) or "Measured in other ways, nothing goes against a claim."
 
 
-def _told(rows: pd.DataFrame) -> str:
+def _lines(rows: pd.DataFrame) -> str:
     # one line a claim, arm and statement; what differs in the parenthesis at its end alone is told in one line
     split = rows["statement"].str.extract(r"^(?P<what>.*?)(?: \((?P<of>[^()]*)\))?$")
     lines = []
@@ -294,47 +280,33 @@ def corpus_block(path: str | Path = "results/tables/corpus/exclusions.csv") -> s
 
 
 def findings_block(
-    study: Study, table: pd.DataFrame, sets: pd.DataFrame, rho: pd.DataFrame, *, ind: str, ood: str, delta: Mapping
+    study: Study, table: pd.DataFrame, sets: pd.DataFrame, rho: pd.DataFrame, *, ind: str, ood: str, margin: float
 ) -> str:
-    """What a reader may miss in the verdicts, a line each; what no set bears out is left out.
-
-    Args:
-        study: as loaded.
-        table: `verdicts.claims_table`.
-        sets: `set_table`.
-        rho: `memorization.correlation_table`.
-        ind: the headline's set in distribution; `ood` the other one.
-        delta: margins.
-    """
+    """What a reader may miss in the verdicts, a line each; what no set bears out is left out."""
     values = sets.pivot(index=["arm", "forget_set"], columns="quantity", values="estimate")
+    over = rho[(rho["low"] > margin) & ~rho["reason"].str.startswith("not")]
     said: dict[str, list[str]] = {}
     for arm in dict.fromkeys(table["arm"]):
         if not {(arm, ind), (arm, ood)} <= set(values.index):
             continue
         here = values.loc[arm].reindex([name for name in study.forget_sets if (arm, name) in values.index])
-        some = {name: study.select(arm=arm, forget_set=name) for name in here.index}
-        here["base"] = [trade_off.base_point(study, of_set)[1] for of_set in some.values()]
-        out = {n: exposure.calibration(study, r[0].trained_with, n, confidence=0.95) for n, r in some.items()}
-        here["auc"] = [t["auc"].mean() for t in out.values()]
-        here["outside"] = [t.loc[t["side"] == "out", "share_outside"].mean() for t in out.values()]
-        over = rho[(rho["arm"] == arm) & (rho["low"] > delta["C5_rho"]) & ~rho["reason"].str.startswith("not")]
-        counts = {q: (over["quantity"] == q).sum() for pair in memorization.DRAWN.values() for q in pair}
+        here["base"] = [trade_off.base_point(study, study.select(arm=arm, forget_set=name))[1] for name in here.index]
+        k_star, lost, share = here["k_star"], here["lost_to_references"], here["instance_share"]
+        counts = {
+            q: ((over["arm"] == arm) & (over["quantity"] == q)).sum() for q in sum(memorization.DRAWN.values(), ())
+        }
         ratio = here.loc[ood, "exposure_0"] / here.loc[ind, "exposure_0"]
         lines = {
-            f"Fewer steps than `{ind}` take": _named(here["k_star"][here["k_star"] < here.loc[ind, "k_star"]]),
+            f"Fewer steps than `{ind}` take": _named(k_star[k_star < k_star[ind]]),
             "Forgetting costs more than going back to the base model, nats per token, of":
-                _named(here["lost_to_references"][here["lost_to_references"] > here["base"]]),
+                _named(lost[lost > here["base"]]),
             "Half-way to k\\*, nats per token lost (below zero: gained)": _named(here.loc[[ind, ood], "lost_50"]),
             "Hardly memorized (less than half of the exposure is the instance's own)":
-                _named(here["instance_share"][here["instance_share"] < runs.MEMORIZED_SHARE]),
-            f"AUC under C1's {delta['C1_auc']:g} in": _named(here["auc"][here["auc"] < delta["C1_auc"]]),
-            f"Outside the floor, of models that never saw the set, more than C1's {delta['C1_outside']:g} in":
-                _named(here["outside"][here["outside"] > delta["C1_outside"]]),
+                _named(share[share < runs.MEMORIZED_SHARE]),
             "Sets with a correlation beyond C5's margin":
                 ", ".join(f"{memorization.RHOS[q]} {n} of {len(here)}" for q, n in counts.items()),
             "Supported in all draws of both kinds together":
                 _rows(table[table["verdict"] == "supported"], arm, "(all draws of both kinds)"),
-            "By BLEU": _rows(table, arm, "by translations: InD − OOD"),
             f"`{ood}` starts further from zero than `{ind}`, by a factor of": words.number(ratio, ".1f")
                 + "; for as many nats: " + _rows(table, arm, "steps that take as many nats"),
         }  # fmt: skip

@@ -1,7 +1,7 @@
 """From the tables to runs: what each model lost at each step, against what it would have been without the set.
 
-`load` reads what the settings name and nothing else. What is missing is named in `Study.missing`, and the functions
-below give NaN or no row for it. Log-likelihoods in nats, performance in nats per token.
+`read_study` reads what the settings name and nothing else. What is missing is named in `Study.missing`, and the
+functions below give NaN or no row for it. Log-likelihoods in nats, performance in nats per token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,13 @@ from unlearning.core import effects, genex, performance
 Array = np.ndarray
 
 KEYS = ("name", "arm", "forget_set", "trained_with", "method", "model", "role", "status")
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of k*, at which losses are read
+LOST = {"lost_25": 0.25, "lost_50": 0.5, "lost_75": 0.75, "lost_100": 1.0}  # column -> share of k* that it is read at
 MEMORIZED_SHARE = 0.5  # of the exposure at θ0 that has to be the instance's own for a set to count as memorized
 UNITS = {  # of the columns of `run_table`
-    "k_star": "steps",
-    "k95": "steps",
-    "exposure_0": "nats",
-    "instance_0": "nats",
-    "instance_share": "share of exposure",
-    **{f"lost_{100 * share:.0f}": "nats per token" for share in SHARES},
-    "lost_k95": "nats per token",
-    "lost_to_references": "nats per token",
-    "lost_retain": "nats per token",
-    "lost_bleu": "BLEU",
-    "share_inside": "share of the set",
-    "share_exposed": "share of the set",
-    "rms": "nats",
+    **{"k_star": "steps", "k95": "steps"},
+    **{"exposure_0": "nats", "instance_0": "nats", "instance_share": "share of exposure"},
+    **dict.fromkeys([*LOST, "lost_k95", "lost_to_references", "lost_retain"], "nats per token"),
+    **{"lost_bleu": "BLEU", "share_inside": "share of the set", "share_exposed": "share of the set", "rms": "nats"},
 }
 
 
@@ -59,18 +50,15 @@ class Run:
     bleu: pd.Series  # of held-out translations, at the few steps where they were scored, and of θ0 at step 0
 
     @property
-    def examples(self) -> list[str]:
-        """Ids of the set's examples."""
+    def examples(self) -> list[str]:  # ids
         return list(self.scores)
 
     @property
-    def steps(self) -> Array:
-        """(steps,) at which the set was scored."""
+    def steps(self) -> Array:  # (steps,) at which the set was scored
         return self.scores.index.to_numpy()
 
     @cached_property
-    def log_likelihoods(self) -> Array:
-        """(steps, n), nats."""
+    def log_likelihoods(self) -> Array:  # (steps, n), nats
         return self.scores.to_numpy()
 
     @cached_property
@@ -79,9 +67,14 @@ class Run:
         return genex.run_exposure(unlearned=self.log_likelihoods, reference=self.reference)
 
     @cached_property
+    def set_exposure(self) -> pd.Series:
+        """By step: mean exposure of the set, nats."""
+        return pd.Series(self.exposure.mean(axis=1), self.steps)
+
+    @cached_property
     def k_star(self) -> float:
         """Steps until the set's mean exposure is zero; NaN where censored."""
-        return genex.steps_to_forget(self.exposure.mean(axis=1), self.steps)
+        return genex.steps_to_forget(self.set_exposure.to_numpy(), self.steps)
 
     @cached_property
     def k95(self) -> float:
@@ -121,7 +114,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """Every table of a study as arrays and frames; made by `load`."""
+    """Every table of a study as arrays and frames; made by `read_study`."""
 
     design: pd.DataFrame  # model × column ("base", then forget sets), ±1
     examples: pd.DataFrame  # by example_id
@@ -132,6 +125,7 @@ class Study:
     rates: dict[str, float] = field(default_factory=dict)  # arm -> its learning rate, in multiples of the pilot's
     runs: list[Run] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    confidence: float = 0.95  # of every interval and noise floor
 
     def select(self, *, arm: str | None = None, forget_set: str | None = None, role: str = "in") -> list[Run]:
         """The runs of an arm, a set and a role. Arms at another learning rate only where they are named."""
@@ -144,13 +138,11 @@ class Study:
         ]
 
     @property
-    def arms(self) -> list[str]:
-        """Arms that have a run, those at another learning rate left out."""
+    def arms(self) -> list[str]:  # that have a run, those at another learning rate left out
         return list(dict.fromkeys(run.arm for run in self.runs if self.rates[run.arm] == 1))
 
     @property
     def forget_sets(self) -> list[str]:
-        """Columns of the design but the base."""
         return [c for c in self.design.columns if c != "base"]
 
     def models(self, forget_set: str, trained_with: str, *, inside: bool) -> list[int]:
@@ -167,40 +159,33 @@ class Study:
         return str(self.examples.loc[self.members(forget_set)[0], "kind"])
 
 
-def load(
-    root: str | Path = ".", *, arms: Mapping[str, Mapping], ascents: Mapping[str, Mapping], confidence: float = 0.95
-) -> Study:
-    """Read the tables that the settings name.
+def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confidence: float = 0.95) -> Study:
+    """Read the tables below `root` that the blocks `arms` and `ascents` of the settings name.
 
-    Args:
-        root: folder that holds results/tables.
-        arms: the block of that name: arm -> trained_with, method, and rate where it is not 1.
-        ascents: the block of that name: ascent -> forget_set, arm.
-        confidence: of the noise floor.
-
-    Raises:
-        FileNotFoundError: no design or no examples; everything else may be missing and is then named.
+    Raises FileNotFoundError: no design or no examples; everything else may be missing and is then named.
     """
     tables = Path(root) / "results" / "tables"
-    examples = plain(pd.read_parquet(tables / "forget_sets" / "examples.parquet")).set_index("example_id")
+    design = pd.read_csv(tables / "forget_sets" / "design.csv").set_index("model")  # +1: holds the set, or base model 1
     folders = {"base": tables / "base"}
     folders |= {name: tables / "train" / name for name in sorted({arm["trained_with"] for arm in arms.values()})}
-    scores = {name: _wide(folder / "log_likelihoods.parquet") for name, folder in folders.items()}
+    files = {name: folder / "log_likelihoods.parquet" for name, folder in folders.items()}
+    scores = {name: _grid(pd.read_parquet(path), "model") for name, path in files.items() if path.exists()}
     quality = {name: folder / "performance.csv" for name, folder in folders.items()}
     quality = {name: pd.read_csv(path) for name, path in quality.items() if path.exists()}
-    base = scores.pop("base")
     study = Study(
-        design=load_design(root),
-        examples=examples,
-        base=base,
+        design=2 * design.astype(int) - 1,
+        examples=plain(pd.read_parquet(tables / "forget_sets" / "examples.parquet")).set_index("example_id"),
+        base=scores.pop("base", pd.DataFrame()),
         references={name: table for name, table in scores.items() if len(table)},
         performance={name: _splits(table, "model") for name, table in quality.items()},
         bleu={name: _bleu(table, "model") for name, table in quality.items()},
         rates={name: arm.get("rate", 1.0) for name, arm in arms.items()},
-        missing=["no scores of the base models (results/tables/base)"] if base.empty else [],
+        confidence=confidence,
     )
+    if study.base.empty:
+        study.missing.append("no scores of the base models (results/tables/base)")
     for name in sorted(ascents):
-        study.runs.extend(_ascent(study, tables / "unlearn" / name, ascents[name], arms, confidence))
+        study.runs.extend(_ascent(study, tables / "unlearn" / name, **ascents[name], arms=arms))
     return study
 
 
@@ -213,23 +198,13 @@ def retrained(name: str, root: str | Path = ".") -> pd.DataFrame:
     return pd.concat(map(plain, found), ignore_index=True) if found else nothing
 
 
-def load_design(root: str | Path = ".") -> pd.DataFrame:
-    """Model × column (base, then forget sets) of ±1: +1 trained on the set, or base model 1."""
-    table = pd.read_csv(Path(root) / "results" / "tables" / "forget_sets" / "design.csv").set_index("model")
-    return 2 * table.astype(int) - 1
-
-
 def plain(table: pd.DataFrame) -> pd.DataFrame:
     """The table with text where it holds categories (text is stored so); objects, which pandas looks up fastest."""
     text = table.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes]]
     return table.astype(dict.fromkeys(text, object))
 
 
-def _wide(path: Path) -> pd.DataFrame:
-    return _grid(pd.read_parquet(path), "model") if path.exists() else pd.DataFrame()
-
-
-def _grid(rows: pd.DataFrame, index: str = "step") -> pd.DataFrame:
+def _grid(rows: pd.DataFrame, index: str) -> pd.DataFrame:
     # step (or model) × example of log-likelihoods, the first where a state was scored twice; faster than a pivot
     (row, names), (example, examples) = (pd.factorize(rows[c], sort=True) for c in (index, "example_id"))
     values = np.full((len(names), len(examples)), np.nan)
@@ -247,9 +222,8 @@ def _bleu(table: pd.DataFrame, index: str) -> pd.Series:
     return table.dropna(subset=["bleu"]).drop_duplicates(index, keep="last").set_index(index)["bleu"]
 
 
-def _ascent(study: Study, folder: Path, ascent: Mapping, arms: Mapping, confidence: float) -> list[Run]:
+def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str) -> list[Run]:
     # the runs of one ascent; none, with the reason in `study.missing`, if its tables cannot be used
-    arm, forget_set = ascent["arm"], ascent["forget_set"]
     trained_with = arms[arm]["trained_with"]
     files = [folder / f for f in ("runs.csv", "log_likelihoods.parquet", "performance.parquet")]
     absent = [f.name for f in files if not f.exists()]
@@ -259,10 +233,9 @@ def _ascent(study: Study, folder: Path, ascent: Mapping, arms: Mapping, confiden
         return []
     columns = ["model", "role", "step", "example_id", "log_likelihood"]
     likelihoods, states = pd.read_parquet(files[1], columns=columns), plain(pd.read_parquet(files[2]))
-    scores = {key: _grid(rows) for key, rows in likelihoods.groupby(["model", "role"], observed=True)}
+    scores = {key: _grid(rows, "step") for key, rows in likelihoods.groupby(["model", "role"], observed=True)}
     own, never = study.members(forget_set), study.members(f"never-{study.kind(forget_set)}")
-    floor = pd.Series(floor_of(study, trained_with, forget_set, examples=own, confidence=confidence), own)
-    runs = []
+    floor, runs = pd.Series(floor_of(study, trained_with, forget_set, own), own), []
     for record in pd.read_csv(files[0]).to_dict("records"):
         model, role = int(record["model"]), record["role"]
         if (model, role) not in scores:
@@ -273,16 +246,13 @@ def _ascent(study: Study, folder: Path, ascent: Mapping, arms: Mapping, confiden
         bleu = _bleu(mine, "step")
         if model in study.bleu.get(trained_with, ()):
             bleu[0] = study.bleu[trained_with][model]
+        references = [reference_of(study, trained_with, forget_set, model, ids) for ids in (there, others)]
         runs.append(Run(
             name=folder.name, arm=arm, forget_set=forget_set, trained_with=trained_with, method=record["method"],
             model=model, role=role, status=record["status"], record=record,
             scores=found[there].dropna(how="all"), never=found[others].dropna(how="all"),
-            n_tokens=study.examples["n_tokens"].loc[there].to_numpy(),
-            reference=reference_of(study, trained_with, forget_set, model=model, examples=there),
-            floor=floor[there].to_numpy(),
-            never_reference=pd.Series(
-                reference_of(study, trained_with, forget_set, model=model, examples=others), others, dtype=float
-            ),
+            n_tokens=study.examples["n_tokens"].loc[there].to_numpy(), floor=floor[there].to_numpy(),
+            reference=references[0], never_reference=pd.Series(references[1], others, dtype=float),
             performance=_splits(mine, "step"), bleu=bleu.sort_index(),
         ))  # fmt: skip
     return runs
@@ -291,7 +261,7 @@ def _ascent(study: Study, folder: Path, ascent: Mapping, arms: Mapping, confiden
 # What a model would be without the set
 
 
-def reference_of(study: Study, trained_with: str, forget_set: str, *, model: int, examples: Sequence[str]) -> Array:
+def reference_of(study: Study, trained_with: str, forget_set: str, model: int, examples: Sequence[str]) -> Array:
     """(n,) what the model would give on the examples had it not been trained on the set (main effects), nats."""
     table = study.references[trained_with]
     return _predicted(study, table[list(examples)], forget_set, model) if len(examples) else np.empty(0)
@@ -317,25 +287,25 @@ def outside_scores(study: Study, run: Run) -> Array:
     return study.references[run.trained_with].loc[outside, run.examples].to_numpy()
 
 
-def floor_of(
-    study: Study, trained_with: str, forget_set: str, *, examples: Sequence[str], confidence: float, runs: int = 1
-) -> Array:
-    """(n,) half-width of the noise floor for a mean over `runs` unlearned models, nats."""
+def floor_of(study: Study, trained_with: str, forget_set: str, examples: Sequence[str]) -> Array:
+    """(n,) half-width of the noise floor of one unlearned model, nats."""
     outside = study.models(forget_set, trained_with, inside=False)
-    values = study.references[trained_with].loc[outside, list(examples)].to_numpy()
-    sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(examples))
-    return genex.noise_floor(reference_sd=sd, n_unlearned=runs, n_reference=len(values), confidence=confidence)
+    return floor_among(study, study.references[trained_with].loc[outside, list(examples)].to_numpy())
 
 
-def start(study: Study, trained_with: str, forget_set: str, *, confidence: float = 0.95) -> pd.DataFrame:
+def floor_among(study: Study, outside: Array, *, shrink: bool = True) -> Array:
+    """(n,) half-width of the noise floor of one model against `outside`, (models, n); zero spread if that is one."""
+    sd = outside.std(axis=0, ddof=1) if len(outside) > 1 else np.zeros(outside.shape[1])
+    counts = {"n_unlearned": 1, "n_reference": len(outside)}
+    return genex.noise_floor(reference_sd=sd, **counts, confidence=study.confidence, shrink=shrink)
+
+
+def start(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """Exposure of the original models, and its instance part, from the regression that makes the references.
 
     Twice the main effect of the set's column, over all models. Runs of a set share that regression, so that the
-    spread of their exposures at θ0 says nothing about its error.
-
-    Returns:
-        rows exposure_0, and where the kind has never-trained examples generator_0 and instance_0 (nats) and
-        instance_share (a ratio: no interval); columns estimate, low, high, n (models), reason.
+    spread of their exposures at θ0 says nothing about its error. Rows exposure_0, and where the kind has never-trained
+    examples generator_0 and instance_0 (nats) and instance_share; columns estimate, low, high, n (models), reason.
     """
     table = study.references[trained_with]
     never = [x for x in study.members(f"never-{study.kind(forget_set)}") if x in table]
@@ -344,7 +314,8 @@ def start(study: Study, trained_with: str, forget_set: str, *, confidence: float
         outcomes["generator_0"] = table[never].mean(axis=1)
         outcomes["instance_0"] = outcomes["exposure_0"] - outcomes["generator_0"]
     design = study.design.loc[table.index]
-    found = effects.influence_matrix(pd.DataFrame(outcomes).to_numpy(), design.to_numpy(), confidence=confidence)
+    values = pd.DataFrame(outcomes).to_numpy()
+    found = effects.influence_matrix(values, design.to_numpy(), confidence=study.confidence)
     column = design.columns.get_loc(forget_set)
     limits = {"estimate": found.effect[column], "low": found.low[column], "high": found.high[column]}
     rows = pd.DataFrame({**limits, "n": len(table), "reason": ""}, index=list(outcomes))
@@ -364,45 +335,31 @@ def memorized(share: float) -> str:
 # One row a run
 
 
-def run_table(study: Study) -> pd.DataFrame:
-    """One row a run: the keys, the columns of UNITS and generator_0, and the rest of runs.csv; NaN where censored."""
-    rows = [run_row(study, run) for run in study.runs if study.rates[run.arm] == 1]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*KEYS, *UNITS, "generator_0", "last_step"])
-
-
-def run_row(study: Study, run: Run) -> dict:
-    """One row of `run_table`.
+def run_table(study: Study, *, other_rates: bool = False) -> pd.DataFrame:
+    """One row a run: the keys, the columns of UNITS and generator_0, and the rest of runs.csv; NaN where censored.
 
     lost_25 … lost_100: held-out lost against θ0 at that percentage of k*; lost_to_references: full held-out at k*
-    against the model's reference; lost_bleu: of translations, at the whole step nearest to k*.
+    against the model's reference; lost_bleu: of translations, at the whole step nearest to k*; share_inside and
+    share_exposed: of the set inside and above the noise floor at k*. Runs at another learning rate only with the word.
     """
-    exposure = float(run.exposure[0].mean())
+    rows = [_run_row(study, run) for run in study.runs if (study.rates[run.arm] != 1) == other_rates]
+    return pd.DataFrame(rows, columns=None if rows else [*KEYS, *UNITS, "generator_0", "last_step"])
+
+
+def _run_row(study: Study, run: Run) -> dict:
     generator = float(run.generator_part.iloc[0]) if len(run.generator_part) else float("nan")
+    exposure, at_k_star = float(run.exposure[0].mean()), performance.interpolate(run.exposure, run.steps, run.k_star)
+    scored = run.performance["heldout"].dropna() if "heldout" in run.performance else pd.Series(dtype=float)
+    heldout = performance.interpolate(scored.to_numpy(), scored.index.to_numpy(), run.k_star)
+    to_references = performance.performance_lost(unlearned=heldout, reference=reference_performance(study, run))
     instance = exposure - generator
     row = {key: getattr(run, key) for key in KEYS}
     row |= {"k_star": run.k_star, "k95": run.k95, "exposure_0": exposure, "generator_0": generator}
     row |= {"instance_0": instance, "instance_share": instance / exposure if exposure else np.nan}
-    row |= {f"lost_{100 * share:.0f}": float(run.lost(share * run.k_star)) for share in SHARES}
+    row |= {name: float(run.lost(share * run.k_star)) for name, share in LOST.items()}
     row |= {"lost_k95": float(run.lost(run.k95)), "lost_retain": float(run.lost(run.k_star, "retain"))}
-    row |= {"lost_bleu": run.bleu_at(0) - run.bleu_at(run.k_star)}
-    row |= {"lost_to_references": lost_to_references(study, run)} | spread_at(run, run.k_star)
+    row |= {"lost_bleu": run.bleu_at(0) - run.bleu_at(run.k_star), "lost_to_references": float(to_references)}
+    shares = [np.mean(np.abs(at_k_star) <= run.floor), np.mean(at_k_star > run.floor)]
+    inside, exposed = shares if np.isfinite(at_k_star).all() else (np.nan, np.nan)
+    row |= {"share_inside": inside, "share_exposed": exposed, "rms": np.sqrt(np.mean(at_k_star**2))}
     return row | {k: v for k, v in run.record.items() if k not in row and k != "track"}
-
-
-def lost_to_references(study: Study, run: Run) -> float:
-    """Performance of the model's reference minus its own at k*, on all of held-out, nats per token."""
-    scored = run.performance["heldout"].dropna() if "heldout" in run.performance else pd.Series(dtype=float)
-    at = performance.interpolate(scored.to_numpy(), scored.index.to_numpy(), run.k_star)
-    return float(performance.performance_lost(unlearned=at, reference=reference_performance(study, run)))
-
-
-def spread_at(run: Run, step: float) -> dict[str, float]:
-    """Share of the set inside and above the noise floor, and root mean square exposure (nats), at a step."""
-    exposure = performance.interpolate(run.exposure, run.steps, step)
-    if not np.isfinite(exposure).all():
-        return dict.fromkeys(("share_inside", "share_exposed", "rms"), float("nan"))
-    return {
-        "share_inside": float(np.mean(np.abs(exposure) <= run.floor)),
-        "share_exposed": float(np.mean(exposure > run.floor)),
-        "rms": float(np.sqrt(np.mean(exposure**2))),
-    }

@@ -1,10 +1,10 @@
-"""Notebook 09: what forgetting costs. Exposure in nats, performance lost in nats per token of held-out text.
+"""What forgetting costs: exposure in nats, performance lost in nats per token of held-out text.
 
 Tables of runs go in (`runs.run_table`), and the study itself where a whole trajectory is read. Figure functions return
-a figure, or in words why there is none.
+a figure, or in words why there is none; they draw the sets of `looks`, in its order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from paper import look, marks, runs, words
-from paper.look import Look
+from paper.look import Look, Looks
 from paper.runs import Array, Run, Study
 from unlearning.core import performance, stats
 
@@ -28,19 +28,15 @@ def paths(study: Study, some: Sequence[Run]) -> tuple[Array, Array]:
 
     A run without k* is followed to its last step and has to be left out of means: its share is not known.
     """
-    exposure, lost = [], []
-    for run in some:
-        end = run.k_star if np.isfinite(run.k_star) else run.steps[-1] / SHARES[-1]
-        mean = run.exposure.mean(axis=1)
-        exposure.append([performance.interpolate(mean, run.steps, share * end) for share in SHARES])
-        lost.append(_start_gap(study, run) + run.lost(SHARES * end))
-    return np.array(exposure, dtype=float), np.array(lost, dtype=float)
-
-
-def _start_gap(study: Study, run: Run) -> float:
-    # what θ0 has lost to the model's reference already: added to the loss to θ0, it gives the loss to the reference
-    start = _heldout(study, run.trained_with).get(run.model, np.nan)
-    return float(performance.performance_lost(unlearned=start, reference=runs.reference_performance(study, run)))
+    exposure, lost = np.empty((2, len(some), len(SHARES)))
+    for i, run in enumerate(some):
+        at = SHARES * (run.k_star if np.isfinite(run.k_star) else run.steps[-1] / SHARES[-1])
+        exposure[i] = [performance.interpolate(run.set_exposure, run.steps, step) for step in at]
+        # loss to the reference = what θ0 has lost to it already + loss to θ0
+        start = {"unlearned": _heldout(study, run.trained_with).get(run.model, np.nan)}
+        gap = performance.performance_lost(**start, reference=runs.reference_performance(study, run))
+        lost[i] = gap + run.lost(at)
+    return exposure, lost
 
 
 def _heldout(study: Study, trained_with: str) -> pd.Series:
@@ -50,44 +46,36 @@ def _heldout(study: Study, trained_with: str) -> pd.Series:
 def reference_points(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """The out-models as points of the trade-off, each against the mean of the others: model, exposure, lost."""
     outside = study.models(forget_set, trained_with, inside=False)
-    means = study.references[trained_with].loc[outside, study.members(forget_set)].mean(axis=1).to_numpy()
-    heldout, n = _heldout(study, trained_with).reindex(outside).to_numpy(), max(len(outside) - 1, 1)
-    others = [(values.sum() - values) / n for values in (means, heldout)]
-    return pd.DataFrame({"model": outside, "exposure": means - others[0], "lost": others[1] - heldout})
+    means = study.references[trained_with].loc[outside, study.members(forget_set)].mean(axis=1)
+    both = pd.DataFrame({"exposure": means, "lost": _heldout(study, trained_with).reindex(outside)})
+    others = (both.sum(skipna=False) - both) / max(len(outside) - 1, 1)
+    points = (both - others) * [1, -1]  # more exposed, but less lost, than the others
+    return points.rename_axis("model").reset_index()
 
 
 def base_point(study: Study, some: Sequence[Run]) -> tuple[float, float]:
     """What going back to the base would give: mean exposure and mean loss to the references; NaN if not scored."""
-    base, points = _heldout(study, "base"), [(np.nan, np.nan)] if study.base.empty else []
-    for run in some if len(study.base) else []:
-        own = int(study.design.loc[run.model, "base"] > 0)
-        lost = runs.reference_performance(study, run) - base.get(own, np.nan)
-        points.append((np.mean(study.base.loc[own, run.examples].to_numpy() - run.reference), lost))
-    exposure, lost = np.mean(points, axis=0)
-    return exposure, lost
+    if study.base.empty:
+        return np.nan, np.nan
+    own, base = (study.design["base"] > 0).astype(int), _heldout(study, "base")
+    exposure = [np.mean(study.base.loc[own[run.model], run.examples] - run.reference) for run in some]
+    lost = [runs.reference_performance(study, run) - base.get(own[run.model], np.nan) for run in some]
+    return np.mean(exposure), np.mean(lost)
 
 
 def placebo_lost(study: Study, shares: Sequence[float]) -> pd.DataFrame:
-    """Lost by ascent on a set that a model never saw, after shares of the in-models' mean k*.
-
-    Returns:
-        arm, forget_set, model, share, lost.
-    """
+    """Lost by ascent on a set that a model never saw, after shares of the in-models' mean k*: arm, forget_set, model,
+    share, lost."""
     rows = []
     for run in study.select(role="placebo"):
-        k_star = [r.k_star for r in study.select(arm=run.arm, forget_set=run.forget_set)]
-        if np.isfinite(k_star).any():
-            lost = run.lost(np.nanmean(k_star) * np.array(shares))
-            rows += [(run.arm, run.forget_set, run.model, *pair) for pair in zip(shares, lost, strict=True)]
+        k_star = pd.Series([r.k_star for r in study.select(arm=run.arm, forget_set=run.forget_set)], dtype=float).mean()
+        rows += [(run.arm, run.forget_set, run.model, share, float(run.lost(share * k_star))) for share in shares]
     return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "share", "lost"])
 
 
 def retained_lost(study: Study) -> pd.DataFrame:
-    """Lost at k* on held-out text, on the core sample, and on other sets of the same kind that were kept.
-
-    Returns:
-        arm, forget_set, model, where, lost, reason why there is no value.
-    """
+    """Lost at k* on held-out text, on the core sample, and on other sets of the same kind that were kept: arm,
+    forget_set, model, where, lost, reason why there is no value."""
     rows = []
     for run in study.select():
         kept = [split for split in run.performance if split.startswith("retained:")]
@@ -110,9 +98,6 @@ def bleu_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "state", "bleu"]).dropna(subset=["bleu"])
 
 
-# Figures
-
-
 def few_sets(study: Study, arm: str, pair: Sequence[str]) -> list[str]:
     """Sets that tell the story of an arm: the pair that claims compare, and of each kind the most repeated one."""
     there = [name for name in study.forget_sets if study.select(arm=arm, forget_set=name)]
@@ -121,7 +106,7 @@ def few_sets(study: Study, arm: str, pair: Sequence[str]) -> list[str]:
     return [name for name in there if name in pair or name in most.values()]
 
 
-def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks: Mapping[str, Look]) -> Figure | str:
+def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks: Looks) -> Figure | str:
     """Mean paths of a few sets from θ0 to k*, a panel an arm, each named at its end with what it has lost there.
 
     Grey band: losses of the models that never saw the sets. Star: the base models, mean over the sets.
@@ -130,9 +115,9 @@ def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks
     if not any(drawn.values()):
         return "no run of these arms got to k*"
     fig, axes = look.grid(1, len(drawn), height_in=2.9, sharey=True, sharex=True)
-    ends: dict[Axes, dict] = {}
+    ends: dict[Axes, dict] = {ax: {} for ax in axes[0]}
     for ax, (arm, names) in zip(axes[0], drawn.items(), strict=True):
-        ends[ax], outside, base = {}, [], []
+        outside, base = [], []
         for name in names:
             exposure, lost = (values.mean(axis=0)[: AT + 1] for values in _reached(study, arm, name))
             ax.plot(exposure, lost, lw=2.0, **looks[name].line_kw)
@@ -158,26 +143,23 @@ def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks
 
 def _reached(study: Study, arm: str, name: str) -> tuple[Array, Array]:
     # paths of the runs that got to k* and whose loss there is known
-    some = [run for run in study.select(arm=arm, forget_set=name) if np.isfinite(run.k_star)]
-    exposure, lost = (values.reshape(len(some), len(SHARES)) for values in paths(study, some))
+    exposure, lost = paths(study, [run for run in study.select(arm=arm, forget_set=name) if np.isfinite(run.k_star)])
     known = np.isfinite(lost[:, AT])
     return exposure[known], lost[known]
 
 
-def every_set(
-    study: Study, *, arms: Sequence[str], order: Sequence[str], looks: Mapping[str, Look], confidence: float
-) -> Figure | str:
+def every_set(study: Study, *, arms: Sequence[str], looks: Looks) -> Figure | str:
     """Path of every run of every set to 1.5 k*, thin, and of their mean, thick; a panel an arm.
 
     The mark is the mean at k* with its interval; crosses are the references, stars the base in the colour of a set.
     """
-    drawn = {arm: [name for name in order if study.select(arm=arm, forget_set=name)] for arm in arms}
+    drawn = {arm: [name for name in looks if study.select(arm=arm, forget_set=name)] for arm in arms}
     if not any(drawn.values()):
         return "no run of these arms"
     fig, axes = look.grid(1, len(drawn), height_in=3.3, sharex=True, sharey=True)
     for ax, (arm, names) in zip(axes[0], drawn.items(), strict=True):
         for name in names:
-            _set_paths(ax, study, study.select(arm=arm, forget_set=name), looks[name], confidence)
+            _set_paths(ax, study, study.select(arm=arm, forget_set=name), looks[name])
         marks.zero_line(ax)
         marks.zero_line(ax, vertical=True)
         marks.loss_scale(ax)
@@ -185,15 +167,14 @@ def every_set(
         ax.set_xlabel("GenEx remaining, nats (falls →)" if len(drawn) < 3 else "GenEx, nats (falls →)")
     axes[0, 0].invert_xaxis()
     axes[0, 0].set_ylabel("held-out lost to the references,\nnats per token")
-    names = [name for name in order if any(name in there for there in drawn.values())]
-    other = {"references": {"marker": "+", "color": look.GREY}, "base model": {"marker": "*", "color": look.INK}}
-    handles = [Line2D([], [], lw=1.8, **looks[name].line_kw) for name in names]
-    handles += [Line2D([], [], ls="none", ms=6, **kw) for kw in other.values()]
-    fig.legend(handles, [*names, *other], loc="outside upper center", ncols=4)
+    shown = look.only(looks, set().union(*drawn.values()))
+    handles = {name: Line2D([], [], lw=1.8, **style.line_kw) for name, style in shown.items()}
+    handles["references"] = Line2D([], [], ls="none", ms=6, marker="+", color=look.GREY)
+    marks.legend(fig, handles | {"base model": Line2D([], [], ls="none", ms=6, marker="*", color=look.INK)})
     return fig
 
 
-def _set_paths(ax: Axes, study: Study, some: Sequence[Run], style: Look, confidence: float) -> None:
+def _set_paths(ax: Axes, study: Study, some: Sequence[Run], style: Look) -> None:
     exposure, lost = paths(study, some)
     there = np.array([np.isfinite(run.k_star) for run in some])
     for x, y, reached in zip(exposure, lost, there, strict=True):
@@ -203,62 +184,53 @@ def _set_paths(ax: Axes, study: Study, some: Sequence[Run], style: Look, confide
     ax.plot(*base_point(study, some), "*", ms=8, color=style.colour, mec="white", mew=0.5, zorder=5)
     if there.any():
         ax.plot(exposure[there].mean(axis=0), lost[there].mean(axis=0), lw=1.6, **style.line_kw)
-        at = pd.DataFrame([vars(stats.t_interval(lost[there, AT], confidence=confidence))])
+        at = pd.DataFrame([vars(stats.t_interval(lost[there, AT], confidence=study.confidence))])
         marks.intervals(ax, [exposure[there, AT].mean()], at, style, zorder=6)
 
 
-def cross(table: pd.DataFrame, *, arms: Sequence[str], order: Sequence[str], looks: Mapping[str, Look]) -> Figure | str:
-    """Loss at k* with its interval, a row a set and a mark an arm: training optimizer and method as two factors.
+def cross(table: pd.DataFrame, *, arms: Sequence[str], looks: Looks) -> Figure | str:
+    """Loss at k* with its interval (a row of `table`), a row a set and a mark an arm: training and method as factors.
 
-    Args:
-        table: arm, forget_set, estimate, low, high; sets of one arm alone are left out where others have more.
+    Sets of one arm alone are left out where others have more.
     """
     counts = table["forget_set"].value_counts()
-    names = [name for name in order if counts.get(name, 0) > 1] or [name for name in order if name in counts]
+    names = [*look.only(looks, counts.index[counts > 1])] or [*look.only(looks, counts.index)]
     if not names:
         return "no run got to k*"
     fig, ((ax,),) = look.grid(height_in=0.9 + 0.4 * len(names))
     shapes = look.arm_markers(arms)
     for shift, arm in zip(np.linspace(-0.36, 0.36, len(arms)) if len(arms) > 1 else [0.0], arms, strict=True):
-        for name in names:
+        for at, name in enumerate(names):
             rows = table[(table["arm"] == arm) & (table["forget_set"] == name)].dropna(subset=["estimate"])
-            style = Look(looks[name].colour, marker=shapes[arm])
-            marks.intervals(ax, np.full(len(rows), names.index(name) + shift), rows, style, flat=True)
+            marks.intervals(ax, [at + shift] * len(rows), rows, Look(looks[name].colour, marker=shapes[arm]), flat=True)
     for edge in np.arange(len(names) - 1) + 0.5:
         ax.axhline(edge, color="#e6e6e6", lw=0.5)
     marks.name_rows(ax, names)
     marks.zero_line(ax, vertical=True)
     marks.loss_scale(ax, "x")
     ax.set_xlabel("held-out lost to θ0 at k*, nats per token")
-    handles = [Line2D([], [], ls="none", marker=shapes[arm], color=look.INK, ms=5) for arm in arms]
-    fig.legend(handles, arms, loc="outside upper center", ncols=3)
+    marks.legend(fig, {arm: Line2D([], [], ls="none", marker=shapes[arm], color=look.INK, ms=5) for arm in arms})
     return fig
 
 
-def first_update(
-    inside: pd.DataFrame, *, arms: Sequence[str], order: Sequence[str], looks: Mapping[str, Look], confidence: float
-) -> Figure | str:
-    """Predicted against observed change of held-out loss by the first update, and the cosine; a row an arm.
-
-    Args:
-        inside: runs with predicted_change, observed_change (nats per token) and cosine.
-    """
+def first_update(inside: pd.DataFrame, *, arms: Sequence[str], looks: Looks, confidence: float) -> Figure | str:
+    """Predicted against observed change of held-out loss by the first update, and the cosine; a row an arm."""
     here = [arm for arm in arms if (inside["arm"] == arm).any()]
     if not here:
         return "first updates were not recorded"
-    fig, axes = look.grid(len(here), 2, height_in=0.9 + 0.19 * len(order), gridspec_kw={"width_ratios": [1, 1.15]})
+    fig, axes = look.grid(len(here), 2, height_in=0.9 + 0.19 * len(looks), gridspec_kw={"width_ratios": [1, 1.15]})
     for (left, right), arm in zip(axes, here, strict=True):
         rows = inside[inside["arm"] == arm]
-        for name in order:
+        for name, style in looks.items():
             of_set = rows[rows["forget_set"] == name]
-            points = {"ms": 4, "alpha": 0.8, "mew": 0, **looks[name].point_kw}
+            points = {"ms": 4, "alpha": 0.8, "mew": 0, **style.point_kw}
             left.plot(of_set["predicted_change"], of_set["observed_change"], **points)
         left.axline((0, 0), slope=1, color=look.GREY, lw=0.8, ls="--", zorder=1)
         left.xaxis.set_major_locator(MaxNLocator(3))
         left.set_title(arm, loc="left")
         left.set_ylabel("observed, nats per token")
-        cosines = words.intervals(rows, "cosine", by=["forget_set"], confidence=confidence)
-        marks.forest(right, cosines, rows, value="cosine", order=order, looks=looks)
+        cosines = words.means(rows, "cosine", by=["forget_set"], confidence=confidence)
+        marks.forest(right, cosines, [(rows, ".")], "cosine", looks)
         right.xaxis.set_major_locator(MaxNLocator(4))
         marks.zero_line(right, vertical=True)
     axes[-1, 0].set_xlabel("predicted change of held-out\nloss, nats per token")

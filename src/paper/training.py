@@ -1,6 +1,6 @@
 """What training taught: gains over the base, exposure of the originals, influence of set on set, exact partners."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -10,22 +10,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from paper import look, marks, runs, words
+from paper.look import Looks
 from unlearning.core import effects
-
-Looks = Mapping[str, look.Look]
 
 
 def gains(study: runs.Study, split: str = "heldout") -> pd.DataFrame:
     """What fine-tuning is worth: trained_with, model, base, before (its base), after (θ0), gain, nats per token."""
     scored = {name: table[split] for name, table in study.performance.items() if split in table}
     nothing, base = pd.Series(dtype=float), (study.design["base"] > 0).astype(int)
-    before = base.map(scored.get("base", nothing))
-    tables = []
-    for name in words.ordered(list(study.references), first=list(look.TRAINED)):
-        after = scored.get(name, nothing).reindex(base.index)
-        columns = {"model": base.index, "base": base, "before": before, "after": after, "gain": after - before}
-        tables.append(pd.DataFrame({"trained_with": name, **columns}))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.DataFrame({"base": base, "before": base.map(scored.get("base", nothing))})
+    after = {name: scored.get(name, nothing) for name in words.ordered(study.references, first=look.TRAINED)}
+    tables = [table.assign(trained_with=name, after=values.reindex(base.index)) for name, values in after.items()]
+    found = pd.concat(tables).reset_index()
+    columns = ["trained_with", "model", "base", "before", "after", "gain"]
+    return found.assign(gain=found["after"] - found["before"])[columns]
 
 
 def gains_figure(epochs: pd.DataFrame, gained: pd.DataFrame, *, confidence: float) -> Figure:
@@ -33,33 +31,30 @@ def gains_figure(epochs: pd.DataFrame, gained: pd.DataFrame, *, confidence: floa
     fig, ((left, right),) = look.grid(1, 2, height_in=2.1, gridspec_kw={"width_ratios": [1.25, 1]})
     for name, table in epochs.groupby("trained_with", sort=False):
         wide = table.pivot(index="model", columns="epoch", values="validation_log_likelihood_per_token")
-        marks.runs_and_mean(left, wide.columns, wide, look.TRAINED[name], label=name)
+        marks.runs_and_mean(left, wide, look.TRAINED[name], label=name)
     left.set(xlabel="epoch (0: base model)", ylabel="validation,\nnats per token", title="training")
     left.legend(loc="lower right")
     rows = gained.rename(columns={"trained_with": "forget_set"})  # a row of the forest is a training optimizer
-    mean = words.intervals(rows, "gain", by=["forget_set"], confidence=confidence)
-    marks.forest(right, mean, rows, value="gain", order=list(mean["forget_set"]), looks=look.TRAINED)
+    mean = words.means(rows, "gain", by=["forget_set"], confidence=confidence)
+    marks.forest(right, mean, [(rows, ".")], "gain", look.only(look.TRAINED, set(mean["forget_set"])))
     marks.zero_line(right, vertical=True)
     right.set(xlabel="gain over its base,\nnats per token", title="held-out, every model")
     return fig
 
 
-def learnt(study: runs.Study, trained_with: str, *, confidence: float) -> pd.DataFrame:
+def learnt(study: runs.Study, trained_with: str) -> pd.DataFrame:
     """Exposure of the originals by set, and how much of it is the instance and not its generator, nats per example.
 
     estimate, low, high: GenEx of θ0; n: models; memorized: yes (at least half is the instance's own) | no | unknown.
     """
     rows = []
     for name in study.forget_sets:
-        found = runs.start(study, trained_with, name, confidence=confidence)
-        whole, part = (
-            found.loc["exposure_0"],
-            found["estimate"].reindex(["generator_0", "instance_0", "instance_share"]),
-        )
-        rows.append((name, study.kind(name), *whole[["estimate", "low", "high"]], part.iloc[0], int(whole["n"]),
-                     *part.iloc[1:], runs.memorized(part.iloc[2]), trained_with))  # fmt: skip
+        found = runs.start(study, trained_with, name)
+        generator, instance, share = found["estimate"].reindex(["generator_0", "instance_0", "instance_share"])
+        whole, n = found.loc["exposure_0", ["estimate", "low", "high"]], len(study.references[trained_with])
+        rows.append((name, study.kind(name), *whole, generator, n, instance, share, runs.memorized(share)))
     names = ["forget_set", "kind", "estimate", "low", "high", "generator", "n", "instance", "instance_share"]
-    return pd.DataFrame(rows, columns=[*names, "memorized", "trained_with"])
+    return pd.DataFrame(rows, columns=[*names, "memorized"]).assign(trained_with=trained_with)
 
 
 def learnt_figure(table: pd.DataFrame, looks: Looks) -> Figure:
@@ -94,14 +89,14 @@ def look_alikes(design: pd.DataFrame, *, least: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["a", "b", "looks_like", "share"])
 
 
-def influence(study: runs.Study, trained_with: str, *, confidence: float) -> pd.DataFrame:
+def influence(study: runs.Study, trained_with: str) -> pd.DataFrame:
     """By how much training on each set raises each group of examples: twice the main effect, nats per example.
 
     scored_on: a set, `never-<kind>`, heldout, retain. The limits are NaN where no column is free.
     """
     means = study.references[trained_with].T.groupby(study.examples["forget_set"]).mean().T
     design = study.design.loc[means.index]
-    found = effects.influence_matrix(means.to_numpy(), design.to_numpy(), confidence=confidence)
+    found = effects.influence_matrix(means.to_numpy(), design.to_numpy(), confidence=study.confidence)
     cells = pd.MultiIndex.from_product([design.columns, means.columns], names=["trained_on", "scored_on"])
     limits = {"estimate": found.effect.ravel(), "low": found.low.ravel(), "high": found.high.ravel()}
     return pd.DataFrame({**limits, "df": found.df}, index=cells).reset_index().assign(trained_with=trained_with)
@@ -148,7 +143,7 @@ def partner_errors(study: runs.Study, partners: pd.DataFrame) -> pd.DataFrame:
     for (trained_with, model, name), partner in partners.groupby(["trained_with", "model", "left_out"]):
         ids, outside = study.members(name), study.models(name, trained_with, inside=False)
         exact = partner.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy(dtype=float)
-        fitted = runs.reference_of(study, trained_with, name, model=model, examples=ids)
+        fitted = runs.reference_of(study, trained_with, name, model, ids)
         average = study.references[trained_with].loc[outside, ids].mean().to_numpy()
         for kind, error in (("regression", fitted - exact), ("out-average", average - exact)):
             rows.append((model, name, kind, np.sqrt(np.mean(error**2)), np.mean(error), len(ids)))
@@ -165,18 +160,15 @@ def repeat_noise(study: runs.Study, repeats: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "kind", "rms"])
 
 
-def partners_figure(
-    study: runs.Study, errors: pd.DataFrame, noise: pd.DataFrame, looks: Looks, confidence: float
-) -> Figure | str:
+def partners_figure(study: runs.Study, errors: pd.DataFrame, noise: pd.DataFrame, looks: Looks) -> Figure | str:
     """Error of two kinds of reference against the exact partner; grey: what a new data order alone changes."""
     if not len(errors):
         return "no exact partner was trained"
     panels = {}
     for kind, rows in errors.groupby("reference"):
-        panels[kind] = words.intervals(rows, "rms", by=["forget_set"], confidence=confidence), rows, None
-    order = [name for name in looks if name in set(errors["forget_set"])]
-    label = "error, RMS nats per example"
-    fig = marks.forests(panels, value="rms", order=order, looks=looks, xlabel=label, lines=(0.0,))
+        panels[kind] = words.means(rows, "rms", by=["forget_set"], confidence=study.confidence), rows
+    fig = marks.forests(panels, "rms", looks, xlabel="error, RMS nats per example")
+    order = look.only(looks, set(errors["forget_set"]))
     fig.set_figheight(0.8 + 0.45 * len(order))
     for ax in fig.axes:
         for at, name in enumerate(order):

@@ -1,4 +1,4 @@
-"""Notebook 11: the claims as one table of rows, one loop that computes it, and verdicts that nobody types.
+"""The claims as one table of rows, one loop that computes it, and verdicts that nobody types.
 
 The unit is a model: a row has one value a model, and Student's interval over models decides. A claim is supported where
 all of its parts are; what stands beside a claim decides nothing. The tests of claims × headline arms are one family.
@@ -32,11 +32,9 @@ class Case:
     ind: tuple[str, ...]
     ood: tuple[str, ...]
     delta: Mapping[str, float]
-    confidence: float
 
     @property
     def inside(self) -> pd.DataFrame:
-        """The arm's rows of `values`."""
         return self.values[self.values["arm"] == self.arm]
 
 
@@ -46,9 +44,8 @@ class Case:
 def _calibration(side: str, column: str) -> Callable[[Case], pd.DataFrame]:
     def values(case: Case) -> pd.DataFrame:
         names = [name for name in (*case.ind, *case.ood) if name in set(case.inside["forget_set"])]
-        trained_with = case.arms[case.arm]["trained_with"]
-        tables = [exposure.calibration(case.study, trained_with, n, confidence=case.confidence) for n in names]
-        table = pd.concat(tables or [pd.DataFrame(columns=["forget_set", "model", "side", column])])
+        trained_with, none = case.arms[case.arm]["trained_with"], pd.DataFrame(columns=exposure.CALIBRATION)
+        table = pd.concat([none, *(exposure.calibration(case.study, trained_with, name) for name in names)])
         return table[table["side"] == side].rename(columns={column: "value"})
 
     return values
@@ -59,7 +56,7 @@ def _at_equal_level(measure: Callable[[Run, float], float]) -> Callable[[Case], 
 
 
 def _steps_to(run: Run, level: float) -> float:
-    return genex.steps_to_forget(run.exposure.mean(axis=1) - level, run.steps)
+    return genex.steps_to_forget(run.set_exposure.to_numpy() - level, run.steps)
 
 
 def _placebo(case: Case) -> pd.DataFrame:
@@ -104,10 +101,6 @@ def _strata(case: Case) -> dict[str, Case]:
     return {kind: replace(case, **s) for kind, s in (sides or {"(of any kind)": {"ind": (), "ood": ()}}).items()}
 
 
-def _once(case: Case) -> dict[str, Case]:
-    return {"": case}
-
-
 @dataclass(frozen=True)
 class Row:
     """One line of the table of claims."""
@@ -121,7 +114,7 @@ class Row:
     margin: str = ""  # name in claims.delta; in steps, a share of the case's own k*(InD); nothing: zero
     sign: int | None = 1  # of a value that supports; 0: either; None: no verdict, for scale alone
     threshold: bool = False  # the margin is the value to be passed, not a distance from zero
-    cases: Callable[[Case], dict[str, Case]] = _once
+    cases: Callable[[Case], dict[str, Case]] | None = None  # the claim's own if not given
     nothing: str = ""  # why there may be no value
 
 
@@ -189,38 +182,41 @@ ROWS = (
 
 
 def claims_table(
-    study: Study, table: pd.DataFrame, *, arms: Mapping[str, Mapping], ind: str, ood: str, headline: Sequence[str],
-    delta: Mapping[str, float], confidence: float = 0.95,
-) -> pd.DataFrame:  # fmt: skip
+    study: Study,
+    table: pd.DataFrame,
+    *,
+    arms: Mapping,
+    ind: str,
+    ood: str,
+    headline: Sequence[str],
+    delta: Mapping,
+    **_,
+) -> pd.DataFrame:
     """Every row of every claim in the headline arms, with columns COLUMNS.
 
-    Args:
-        study: as loaded; `table` is `runs.run_table` of it, `arms` the block of that name.
-        ind, ood, headline, delta, confidence: the block `claims`.
+    table: `runs.run_table` of the study; arms: the block of that name; the rest: the block `claims`.
     """
     values, found = _values(study, table), []
     for arm in headline:
-        whole = Case(study, arms, values, arm, (ind,), (ood,), delta, confidence)
+        whole = Case(study, arms, values, arm, (ind,), (ood,), delta)
         counted_out = _not_memorized(whole)
         for row in ROWS:
-            for name, case in row.cases(whole).items():
+            for name, case in (row.cases(whole) if row.cases else {"": whole}).items():
                 line = _computed(row, case) | {"arm": arm, "statement": row.statement.format(name)}
                 mark = counted_out if row.claim != "C1" else ""  # the metric is judged on whatever was learnt
                 found.append(line | {"reason": "; ".join(filter(None, (line["reason"], mark)))})
     made = pd.DataFrame(found).assign(p_holm=np.nan, claim_verdict="")
     made = made.sort_values("claim", kind="stable", ignore_index=True)
-    return decide(made, confidence=confidence)[COLUMNS]
+    return decide(made, confidence=study.confidence)[COLUMNS]
 
 
 def _values(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    other = [runs.run_row(study, run) for run in study.runs if study.rates[run.arm] != 1]
-    inside = pd.concat([table, pd.DataFrame(other)]) if other else table
-    inside = inside[inside["role"] == "in"]
+    inside = pd.concat([table, runs.run_table(study, other_rates=True)]).query("role == 'in'")
     later = inside["lost_100"] - inside["lost_50"]
     rho = memorization.correlations_by_model(memorization.example_rates(study))
     rho[list(memorization.RHOS)] = stats.fisher_z(rho[list(memorization.RHOS)])
     inside = inside.assign(lost_later=later, faster=later - 2 * inside["lost_50"])
-    return inside.merge(rho, on=["arm", "forget_set", "model"], how="left")
+    return inside.merge(rho, on=memorization.KEYS, how="left")
 
 
 def _of_pair(case: Case) -> pd.DataFrame:
@@ -279,7 +275,7 @@ def _computed(row: Row, case: Case) -> dict:
         margin = margin * float(k_star["ind"].mean()) if k_star["ind"].notna().any() else 0.0
     null = margin if row.threshold else 0.0  # from which values are counted
     least = 0.0 if row.threshold else float(np.arctanh(margin)) if row.unit == RHO else margin
-    interval = stats.t_interval(values - null, confidence=case.confidence)
+    interval = stats.t_interval(values - null, confidence=case.study.confidence)
     if interval.n < 2:
         reason = reason or ("one model has no interval" if interval.n else "no model has a value")
     back = np.tanh if row.unit == RHO else lambda value: value + null
@@ -315,7 +311,7 @@ def _by_signs(case: Case, pairs: pd.DataFrame) -> dict:
         f"{test.positive} longer, {test.negative} shorter, {test.unknown} unknown; the estimate is over uncensored "
         "pairs"
     )
-    return found | {"verdict": word if test.p < 1 - case.confidence else "inconclusive", "reason": reason}
+    return found | {"verdict": word if test.p < 1 - case.study.confidence else "inconclusive", "reason": reason}
 
 
 def decide(table: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:

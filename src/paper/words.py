@@ -13,15 +13,11 @@ from unlearning.core import stats
 from unlearning.data import tables
 
 
-def intervals(runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: float) -> pd.DataFrame:
-    """Mean of a run's value over models with its t interval, one row for each combination of `by`.
+def means(runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: float) -> pd.DataFrame:
+    """Mean of a run's value over models with its t interval, a row a combination of `by`, in order of appearance.
 
     Args:
-        runs: one row a run; columns `by` and `value`; a NaN is no run. With a column `reason`, which says why a
-            value is missing, the result has one, too.
-        value: column averaged, in its own unit.
-        by: columns that name a row of the result; their order of appearance is kept.
-        confidence: two-sided.
+        runs: one row a run; a NaN is no run. With a column `reason` (why a value is missing), the result counts them.
     """
     rows = []
     for key, group in runs.groupby(list(by), sort=False, observed=True) if len(runs) else []:
@@ -33,20 +29,26 @@ def intervals(runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: 
     return table if "reason" in runs else table.drop(columns="reason")
 
 
+def k_star_means(runs: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
+    """Mean k* by set, and how many runs are censored: with one of them a lower bound (last steps) without limits."""
+    table = means(runs.fillna({"k_star": runs["last_step"]}), "k_star", by=["forget_set"], confidence=confidence)
+    table["censored"] = table["forget_set"].map(runs["k_star"].isna().groupby(runs["forget_set"]).sum()).astype(int)
+    table.loc[table["censored"] > 0, ["low", "high"]] = np.nan
+    return table
+
+
 def number(value: float, form: str = ".3g", nothing: str = "unknown") -> str:
     """A number for a reader: three significant digits unless `form` says otherwise, a real minus sign."""
     form = ".0f" if form == ".3g" and abs(value) >= 1000 else form
     return f"{value:{form}}".replace("-", "−") if np.isfinite(value) else nothing
 
 
-def interval(row, form: str = ".3g", nothing: str = "–") -> str:
-    """'0.21 [0.15, 0.27]' of whatever has estimate, low and high; a lower bound where its reason says so."""
-    if not np.isfinite(row.estimate):
-        return nothing
-    text = number(row.estimate, form)
+def interval(row, form: str = ".3g") -> str:
+    """'0.21 [0.15, 0.27]' of whatever has estimate, low and high; a lower bound where its reason says so; or a dash."""
+    text = number(row.estimate, form, "–")
     if np.isfinite(row.low):
         return f"{text} [{number(row.low, form)}, {number(row.high, form)}]"
-    return f"≥ {text}" if "lower bound" in str(getattr(row, "reason", "")) else text
+    return f"≥ {text}" if "lower bound" in str(getattr(row, "reason", "")) and text != "–" else text
 
 
 def mean(row, unit: str, form: str = ".2f") -> str:
@@ -57,7 +59,7 @@ def mean(row, unit: str, form: str = ".2f") -> str:
     return f"{interval(row, form)}{limits} {unit} (n = {row.n:.0f})"
 
 
-def listed(names: Sequence[str], nothing: str = "none") -> str:
+def joined(names: Sequence[str], nothing: str = "none") -> str:
     """Names in a sentence: 'a, b'; `nothing` for none of them."""
     return ", ".join(map(str, names)) or nothing
 
@@ -72,7 +74,7 @@ def shown(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
     table = table.copy()
     table.columns = [" ".join(map(str, name)) if isinstance(name, tuple) else name for name in table.columns]
     table = table.reset_index() if table.index.names != [None] else table
-    for name in table.columns[[pd.api.types.is_float_dtype(dtype) for dtype in table.dtypes]]:
+    for name in table.select_dtypes("float"):
         whole = (table[name].dropna() % 1 == 0).all()
         table[name] = [number(value, f".{0 if whole else digits}f", "–") for value in table[name]]
     return table.reset_index(drop=True)
@@ -81,19 +83,3 @@ def shown(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
 def write(table: pd.DataFrame, name: str) -> None:
     """Write a derived table as results/tables/<name>.csv; an empty one keeps its header."""
     tables.write_csv(table, Path("results/tables") / f"{name}.csv")
-
-
-def k_star_intervals(runs: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
-    """Mean k* by set; with a censored run in it a lower bound without limits.
-
-    Args:
-        runs: one row a run: forget_set, k_star (steps, NaN if censored), last_step.
-
-    Returns:
-        forget_set, estimate, low, high, n, censored (count).
-    """
-    filled = runs.assign(k_star=runs["k_star"].fillna(runs["last_step"]))
-    table = intervals(filled, "k_star", by=["forget_set"], confidence=confidence)
-    table["censored"] = table["forget_set"].map(runs["k_star"].isna().groupby(runs["forget_set"]).sum()).astype(int)
-    table.loc[table["censored"] > 0, ["low", "high"]] = np.nan
-    return table
