@@ -74,21 +74,45 @@ def test_a_censored_run_is_an_open_triangle_that_points_to_the_right(ax):
     assert triangles[0].get_markerfacecolor() == "white"
 
 
-def test_forests_of_no_arm_are_a_reason_in_words():
-    assert marks.forests({}, "k_star", LOOKS, xlabel="steps") == "no run of these arms"
+def three_runs() -> pd.DataFrame:
+    """Two runs of ind-a in one arm, one of them censored; one of ood-canary-a in another."""
+    rows = [("a", "ind-a", 10.0, 20), ("a", "ind-a", np.nan, 50), ("b", "ood-canary-a", 12.0, 20)]
+    return pd.DataFrame(rows, columns=["arm", "forget_set", "k_star", "last_step"])
+
+
+def test_forests_have_a_panel_an_arm_and_rows_for_the_sets_that_are_there():
+    how = {"xlabel": "steps", "confidence": 0.95}
+    fig = marks.forests(three_runs(), "k_star", LOOKS, ["a", "b"], **how)
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ORDER
+    alone = marks.forests(three_runs(), "k_star", LOOKS, ["b"], **how)
+    assert [label.get_text() for label in alone.axes[0].get_yticklabels()] == ["ood-canary-a"]
+    assert marks.forests(three_runs(), "k_star", LOOKS, ["c"], **how) == "there is no run to show"
+
+
+def test_a_missing_value_that_has_a_bound_is_drawn_there_as_a_triangle_and_its_mean_without_limits():
+    fig = marks.forests(three_runs(), "k_star", LOOKS, ["a"], bound="last_step", xlabel="steps", confidence=0.95)
+    triangles = [line for line in fig.axes[0].lines if line.get_marker() == ">" and len(line.get_xdata())]
+    assert [line.get_xdata().tolist() for line in triangles] == [[50.0]]
+    mean, _, (bar,) = fig.axes[0].containers[0]
+    assert mean.get_xdata().tolist() == [30.0] and np.ptp(bar.get_segments()[0][:, 0]) == 0
+
+
+PLACES = {"places": ["θ0", "k*"], "ylabel": "bits"}
 
 
 def test_sets_at_one_place_stand_side_by_side_in_the_order_of_the_settings():
-    both = pd.concat([table(state="θ0"), table(state="θ0", forget_set="ood-canary-a")])
-    fig = marks.by_place({"adamw": both}, "state", LOOKS, places=["θ0", "k*"], ylabel="bits")
+    both = pd.concat([table(state="θ0", arm="adamw"), table(state="θ0", forget_set="ood-canary-a", arm="adamw")])
+    fig = marks.by_place(both, "state", LOOKS, ["adamw"], **PLACES, dashed=[1.44])
     first, second = (bars.lines[0].get_xdata()[0] for bars in fig.axes[0].containers)
     assert first < 0 < second
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ORDER
+    assert [line.get_ydata()[0] for line in fig.axes[0].lines if line.get_linestyle() == "--"][-1] == 1.44
 
 
 def test_places_without_any_row_are_a_reason_in_words():
-    none = {"adamw": table().iloc[:0]}
-    assert isinstance(marks.by_place(none, "state", LOOKS, places=["θ0"], ylabel="bits"), str)
+    none = table(state="θ0", arm="adamw").iloc[:0]
+    assert marks.by_place(none, "state", LOOKS, ["adamw"], **PLACES) == "there is nothing to average"
 
 
 def test_losses_that_span_more_than_tenfold_get_a_scale_that_shows_the_small_ones():
@@ -107,3 +131,13 @@ def test_one_legend_names_each_set_once():
             ax.plot([0], [0], label=name)
     marks.legend(fig, marks.labelled(axes[0], LOOKS))
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ORDER
+
+
+@pytest.mark.parametrize(("n", "letters", "columns"), [(2, 5, 2), (5, 14, 3), (9, 12, 3), (3, 90, 1)])
+def test_a_legend_has_as_few_rows_as_its_names_allow_and_stays_inside_the_figure(n, letters, columns):
+    fig, ((ax,),) = look.grid(height_in=2)
+    marks.legend(fig, {f"{i:{letters}d}".replace(" ", "n"): ax.plot([], [])[0] for i in range(n)})
+    fig.canvas.draw()
+    assert fig.legends[0]._ncols == columns
+    box = fig.legends[0].get_window_extent()
+    assert columns == 1 or 0 <= box.x0 < box.x1 <= fig.bbox.x1

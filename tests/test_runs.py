@@ -122,6 +122,13 @@ def test_partners_of_every_training_are_read_together_and_an_empty_table_is_none
     pd.testing.assert_frame_equal(runs.retrained("partners", small.root), runs.plain(found))
 
 
+def test_rows_of_runs_stand_under_their_arm_set_and_model(study):
+    some = study.select()
+    table = runs.by_run(some, lambda run: pd.DataFrame({"x": [run.k_star]} if run.model else {}))
+    assert list(table) == ["arm", "forget_set", "model", "x"] and len(table) == len([r for r in some if r.model])
+    assert list(runs.by_run([], lambda run: None)) == ["arm", "forget_set", "model"]
+
+
 # --- one row a run
 
 

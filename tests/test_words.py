@@ -28,7 +28,7 @@ def test_why_a_value_is_missing_is_counted():
 
 def test_a_mean_with_a_censored_run_is_a_bound_without_limits():
     runs = pd.DataFrame({"forget_set": ["f"] * 3, "k_star": [10.0, 12.0, np.nan], "last_step": [20, 20, 50]})
-    row = words.k_star_means(runs, confidence=0.95).iloc[0]
+    row = words.means(runs, "k_star", by=["forget_set"], bound="last_step", confidence=0.95).iloc[0]
     assert row["estimate"] == 24 and np.isnan(row["low"]) and row["censored"] == 1
 
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from paper import look, marks, words
+from paper import look, marks
 from paper.look import Look, Looks
-from paper.runs import Array, Run, Study, floor_among, floor_of, outside_scores, reference_of
+from paper.runs import BY, Array, Run, Study, by_run, floor_among, floor_of, outside_scores, reference_of
 from unlearning.core import genex, performance, stand_ins
 from unlearning.data import kinds
 
@@ -21,14 +21,6 @@ SIDES = {"out": "never\nheld it", "partner": "exact\npartner", "in": "hold it\n(
 LEAST_POPULATION = 10  # never-trained examples of a length, below which exposure by rank says nothing
 EXCHANGEABLE = tuple(name for name, kind in kinds.KINDS.items() if kind["exchangeable"])
 CALIBRATION = ["forget_set", "trained_with", "side", "model", "exposure", "share_outside", "auc"]
-KEYS = ["arm", "forget_set", "model"]
-
-
-def by_run(runs: Sequence[Run], table: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
-    """The rows that `table` gives for each run, under its arm, forget_set, model."""
-    tables = [table(run).assign(arm=run.arm, forget_set=run.forget_set, model=run.model) for run in runs]
-    rows = pd.concat([t for t in tables if len(t)] or [pd.DataFrame(columns=KEYS)], ignore_index=True)
-    return rows[[*KEYS, *rows.columns.difference(KEYS, sort=False)]]
 
 
 def along(runs: Sequence[Run], values: Callable[[Run], pd.Series]) -> pd.DataFrame:
@@ -55,14 +47,11 @@ def steps_figure(study: Study, runs: Sequence[Run], looks: Looks) -> Figure | st
         some, style = [run for run in runs if run.forget_set == name], looks[name].solid
         _band(ax, set_floor(study, some[0]))
         marks.runs_and_mean(ax, along(some, lambda run: run.set_exposure), style)
-        ax.plot(_mean_part(some), color=look.INK, lw=1.1, ls=(0, (1, 1)))
+        generator = along(some, lambda run: run.generator_part).dropna(axis=1).mean()
+        ax.plot(generator, color=look.INK, lw=1.1, ls=(0, (1, 1)))
         ax.plot([run.k_star for run in some], [0.0] * len(some), "|", color=style.colour, ms=7, mew=0.9, zorder=5)
         ax.set_title(name, color=style.colour, loc="left", pad=2)
     return fig
-
-
-def _mean_part(runs: Sequence[Run]) -> pd.Series:
-    return along(runs, lambda run: run.generator_part).dropna(axis=1).mean()
 
 
 def _panels(n: int, columns: int, *, height_in: float) -> tuple[Figure, list[Axes]]:
@@ -82,16 +71,6 @@ def _band(ax: Axes, floor: float) -> None:
     if np.isfinite(floor):
         ax.axhspan(-floor, floor, color=look.FLOOR, lw=0, zorder=0)
     marks.zero_line(ax)
-
-
-def k_star_figure(runs: pd.DataFrame, arms: Sequence[str], looks: Looks, *, confidence: float) -> Figure | str:
-    """Steps to forget: every run, and the mean with its interval; a panel an arm, a row a set."""
-    panels = {}
-    for arm, rows in ((arm, runs[runs["arm"] == arm]) for arm in arms):
-        there = rows["k_star"].notna()
-        last = rows[~there].assign(k_star=rows["last_step"])  # censored: at least this
-        panels[arm] = words.k_star_means(rows, confidence=confidence), rows[there], last
-    return marks.forests(panels, "k_star", looks, xlabel="steps to forget, k*", zero=False)
 
 
 def ensemble_by_step(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
@@ -162,19 +141,6 @@ def partner_calibration(study: Study, partners: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CALIBRATION)
 
 
-def calibration_figure(outside: pd.DataFrame, looks: Looks, *, limit: float) -> Figure | str:
-    """Share of a set outside the floor by side, a panel a training; dashed: what claim C1 allows the out side."""
-    if not len(outside):
-        return "it takes three models that never held a set"
-    named = outside.assign(side=outside["side"].map(SIDES))
-    panels = {f"trained with {name}": table for name, table in named.groupby("trained_with", sort=False)}
-    kw = {"ylabel": "outside the floor, share of the set", "joined": False}
-    fig = marks.by_place(panels, "side", looks, places=list(SIDES.values()), **kw)
-    for ax in fig.axes:
-        ax.axhline(limit, color=look.INK, lw=0.7, ls="--")
-    return fig
-
-
 def placebo_figure(study: Study, looks: Looks) -> Figure | str:
     """Exposure (above) and held-out lost (below): models that hold the set, and models that never saw it, in grey."""
     keys = sorted({(run.forget_set, run.arm) for run in study.select(role="placebo")})
@@ -225,19 +191,10 @@ def stops(study: Study, run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reading", "stop", "steps_off", "exposure_left"])
 
 
-def stops_figure(stopped: pd.DataFrame, value: str, looks: Looks, *, confidence: float) -> Figure | str:
-    """steps_off or exposure_left by set, a panel a reading."""
-    label = {"steps_off": "steps off k*", "exposure_left": "GenEx left at the stop, nats"}[value]
-    panels = {}
-    for reading, rows in stopped.groupby("reading", sort=False) if len(stopped) else ():
-        panels[reading] = words.means(rows, value, by=["forget_set"], confidence=confidence), rows
-    return marks.forests(panels, value, looks, xlabel=label)
-
-
 def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
     """By reading, where it was to be had: error (mean |steps off|) over the runs in which every reading stops, their
     number (runs), and how many runs this one did not stop (missed)."""
-    off = stopped.pivot(index=KEYS, columns="reading", values="steps_off").abs().dropna(axis=1, how="all")
+    off = stopped.pivot(index=BY, columns="reading", values="steps_off").abs().dropna(axis=1, how="all")
     every = off.dropna()
     return pd.DataFrame({"error": every.mean(), "runs": len(every), "missed": off.isna().sum()})
 
@@ -287,25 +244,6 @@ def full_states(study: Study, run: Run) -> dict[str, pd.Series]:
     return found
 
 
-def ranks_figure(ranked: pd.DataFrame, arms: Sequence[str], looks: Looks, *, confidence: float) -> Figure | str:
-    """Exposure by rank at θ0, k*, 2k*, a panel an arm; dashed: what a never-trained example has; dotted: ceilings."""
-    if not len(ranked):
-        return "no run on examples with enough never-trained ones of their length"
-    fig = _by_state(ranked, "bits", STATES, arms, looks, confidence, ylabel="exposure by rank, bits")
-    for ax in fig.axes:
-        ax.axhline(1 / np.log(2), color=look.INK, lw=0.8, ls="--", zorder=1)
-        for ceiling in ranked["ceiling"].unique():
-            ax.axhline(ceiling, color=look.INK, lw=0.8, ls=":", zorder=1)
-    return fig
-
-
-def _by_state(table: pd.DataFrame, value: str, states, arms, looks: Looks, confidence: float, **kw) -> Figure:
-    # mean of a column by state, a panel an arm, three at most
-    means = words.means(table, value, by=["arm", "forget_set", "state"], confidence=confidence)
-    shown = [arm for arm in arms if (means["arm"] == arm).any()][:3]
-    return marks.by_place({arm: means[means["arm"] == arm] for arm in shown}, "state", looks, places=states, **kw)
-
-
 # Membership inference
 
 
@@ -351,13 +289,3 @@ def attacks(study: Study) -> pd.DataFrame:
             found = attack(study, trained_with, name, model, {OUT: values})
             tables.append(found.assign(arm=arm, forget_set=name, model=model))
     return pd.concat(tables, ignore_index=True)
-
-
-def attacks_figure(
-    table: pd.DataFrame, value: str, arms: Sequence[str], looks: Looks, *, confidence: float
-) -> Figure | str:
-    """distance or tpr by state, a panel an arm."""
-    if not len(table):
-        return "the attack takes two other models that hold the set, and three that do not"
-    label = {"distance": "|AUC − 0.5|", "tpr": "TPR at 1 % FPR"}[value]
-    return _by_state(table, value, [*STATES, OUT], arms, looks, confidence, ylabel=label, joined=False)

@@ -74,37 +74,47 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
 
 
 def forests(
-    panels: Mapping[str, tuple], value: str, looks: Looks, *, xlabel: str, zero: bool = True, loss: bool = False
-) -> Figure | str:
-    """Forests side by side, a panel a title: (intervals, runs, and for steps the censored runs at their last step)."""
-    if not panels:
-        return "no run of these arms"
-    shown = look.only(looks, set().union(*(set(means["forget_set"]) for means, *_ in panels.values())))
-    fig, axes = look.grid(1, len(panels), height_in=0.75 + 0.24 * len(shown), sharey=True)
-    for ax, (title, (means, *points)) in zip(axes[0], panels.items(), strict=True):
-        forest(ax, means, [*zip(points, ".>", strict=False)], value, shown)
+    runs: pd.DataFrame, value: str, looks: Looks, panels: Sequence[str], *, xlabel: str, confidence: float,
+    by: str = "arm", bound: str | None = None, zero: bool = True, loss: bool = False,
+) -> Figure | str:  # fmt: skip
+    """Forests of the sets that any panel has, side by side, a panel a value of column `by`.
+
+    bound: column of what a missing value is at least (a censored run's last step). loss: see `loss_scale`.
+    """
+    tables = {panel: runs[runs[by] == panel] for panel in panels if len(runs)}
+    looks = look.only(looks, {name for rows in tables.values() for name in rows["forget_set"]})
+    if not looks:
+        return "there is no run to show"
+    fig, axes = look.grid(1, len(tables), height_in=0.75 + 0.24 * len(looks), sharey=True)
+    for ax, (title, rows) in zip(axes[0], tables.items(), strict=True):
+        means = words.means(rows, value, by=["forget_set"], confidence=confidence, bound=bound)
+        points = [(rows, ".")]
+        if bound:
+            points.append((rows[rows[value].isna()].assign(**{value: rows[bound]}), ">"))
+        forest(ax, means, points, value, looks)
         ax.set_title(title)
         if zero:
             zero_line(ax, vertical=True)
         if loss:
             loss_scale(ax, "x")
-    for ax in axes[0] if len(panels) <= 2 else axes[0][[len(panels) // 2]]:
-        ax.set_xlabel(look.wrapped(xlabel, 60 // len(panels)))
+    for ax in axes[0] if len(tables) <= 2 else axes[0][[len(tables) // 2]]:
+        ax.set_xlabel(look.wrapped(xlabel, 60 // len(tables)))
     return fig
 
 
 def by_place(
-    panels: Mapping[str, pd.DataFrame], column: str, looks: Looks, *, places: Sequence, ylabel: str, xlabel: str = "",
-    joined: bool = True, loss: bool = False,
+    means: pd.DataFrame, column: str, looks: Looks, panels: Sequence[str], *, places: Sequence, ylabel: str,
+    xlabel: str = "", by: str = "arm", joined: bool = True, loss: bool = False, dashed=(), dotted=(),
 ) -> Figure | str:  # fmt: skip
-    """Means with intervals at the few places that `column` holds, one line a set, a panel a title.
+    """Means with intervals at the few places that `column` holds, one line a set, a panel a value of column `by`.
 
-    joined: places follow one another (states of a run, shares of k*). loss: of performance, nats per token.
+    joined: places follow one another (states of a run, shares of k*). dashed, dotted: levels to compare with.
     """
-    if not any(len(table) for table in panels.values()):
+    tables = {panel: means[means[by] == panel] for panel in panels if (means[by] == panel).any()}
+    if not tables:
         return "there is nothing to average"
-    fig, axes = look.grid(1, len(panels), height_in=2.3, sharey=True)
-    for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
+    fig, axes = look.grid(1, len(tables), height_in=2.3, sharey=True)
+    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         shown = look.only(looks, set(table["forget_set"]))
         for i, (name, style) in enumerate(shown.items()):
             rows = table[table["forget_set"] == name].set_index(column).reindex(places)
@@ -113,6 +123,9 @@ def by_place(
         ax.set_xticks(range(len(places)), [f"{p:.0%}" if isinstance(p, float) else p for p in places])
         ax.set(xlim=(-0.5, len(places) - 0.5), title=title, xlabel=xlabel)
         zero_line(ax)
+        for levels, style in ((dashed, "--"), (dotted, ":")):
+            for level in levels:
+                ax.axhline(level, color=look.INK, lw=0.8, ls=style, zorder=1)
         if loss:
             loss_scale(ax)
     axes[0, 0].set_ylabel(look.wrapped(ylabel))

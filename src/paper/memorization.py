@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from paper import look, marks, words
 from paper.look import Looks
-from paper.runs import Array, Run, Study
+from paper.runs import BY, Array, Run, Study, by_run
 from unlearning.core import genex, performance, properties, stats
 
 RHOS = {
@@ -26,7 +26,6 @@ RHOS = {
 DRAWN = {"memorization": ("rate_mem", "rate_mem_given_difficulty"),
          "difficulty": ("rate_difficulty", "rate_difficulty_given_mem")}  # fmt: skip
 BY_REPETITION = {"k_star": "steps to forget, k*", "lost_100": "held-out lost at k*, nats per token"}
-KEYS = ["arm", "forget_set", "model"]
 
 
 def rate_of(run: Run) -> Array:
@@ -69,7 +68,7 @@ def example_properties(study: Study, trained_with: str, scores: pd.DataFrame) ->
     """
     tables, columns = [], {"mem": "log_likelihood", "mem_accuracy": "n_correct"}
     shares = scores.assign(**{name: scores[column] / scores["n_tokens"] for name, column in columns.items()})
-    wide = shares.pivot(index="model", columns="example_id", values=list(columns))
+    wide = {name: shares.pivot(index="model", columns="example_id", values=name) for name in columns}
     for forget_set in study.forget_sets:
         examples = [x for x in study.members(forget_set) if x in wide["mem"]]
         found = {"n_tokens": study.examples["n_tokens"].loc[examples]}
@@ -82,31 +81,30 @@ def example_properties(study: Study, trained_with: str, scores: pd.DataFrame) ->
 
 def example_rates(study: Study) -> pd.DataFrame:
     """One row an example and in-run: its rate and k*; mem from the half of the models that the run is not in."""
-    tables = []
-    for run in study.select():
+
+    def table(run: Run) -> pd.DataFrame:
         other = next(h for h in halves(study, run.trained_with, run.forget_set) if run.model not in h)
         per_token = study.references[run.trained_with].loc[other, run.examples] / run.n_tokens
-        tables.append(pd.DataFrame({
-            "arm": run.arm, "forget_set": run.forget_set, "model": run.model, "example_id": run.examples,
-            "n_tokens": run.n_tokens, "mem": _mem(study, per_token, run.forget_set),
-            "difficulty": hardness(study, run.examples), "rate": rate_of(run),
-            "k_star": genex.steps_to_forget(run.exposure, run.steps),
-        }))  # fmt: skip
-    columns = [*KEYS, "example_id", "n_tokens", "mem", "difficulty", "rate", "k_star"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        mem, k_star = _mem(study, per_token, run.forget_set), genex.steps_to_forget(run.exposure, run.steps)
+        found = {"example_id": run.examples, "n_tokens": run.n_tokens, "mem": mem}
+        return pd.DataFrame(
+            found | {"difficulty": hardness(study, run.examples), "rate": rate_of(run), "k_star": k_star}
+        )
+
+    return by_run(study.select(), table)
 
 
 def correlations_by_model(rates: pd.DataFrame) -> pd.DataFrame:
     """Rank correlations inside each model and set, length always held fixed: arm, forget_set, model, and RHOS."""
     rows, rho = [], stats.partial_rank_correlation
-    for key, x in rates.groupby(KEYS) if len(rates) else []:
+    for key, x in rates.groupby(BY) if len(rates) else []:
         tokens, mem, hard, speed, own = x[["n_tokens", "mem", "difficulty", "rate", "k_star"]].to_numpy().T
         rows.append((
             *key, rho(speed, mem, given=tokens), rho(speed, hard, given=tokens),
             rho(speed, mem, given=np.c_[tokens, hard]), rho(speed, hard, given=np.c_[tokens, mem]),
             rho(mem, hard, given=tokens), rho(own, mem, given=tokens),
         ))  # fmt: skip
-    return pd.DataFrame(rows, columns=[*KEYS, *RHOS])
+    return pd.DataFrame(rows, columns=[*BY, *RHOS])
 
 
 def correlation_table(by_model: pd.DataFrame, *, identifiable: float, confidence: float = 0.95) -> pd.DataFrame:

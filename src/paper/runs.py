@@ -4,7 +4,7 @@
 functions below give NaN or no row for it. Log-likelihoods in nats, performance in nats per token.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,8 @@ from unlearning.core import effects, genex, performance
 
 Array = np.ndarray
 
-KEYS = ("name", "arm", "forget_set", "trained_with", "method", "model", "role", "status")
+BY = ["arm", "forget_set", "model"]
+KEYS = ["name", "arm", "forget_set", "trained_with", "method", "model", "role", "status"]
 LOST = {"lost_25": 0.25, "lost_50": 0.5, "lost_75": 0.75, "lost_100": 1.0}  # column -> share of k* that it is read at
 MEMORIZED_SHARE = 0.5  # of the exposure at θ0 that has to be the instance's own for a set to count as memorized
 UNITS = {  # of the columns of `run_table`
@@ -157,6 +158,13 @@ class Study:
     def kind(self, forget_set: str) -> str:
         """Kind of a forget set."""
         return str(self.examples.loc[self.members(forget_set)[0], "kind"])
+
+
+def by_run(runs: Sequence[Run], table: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
+    """The rows that `table` gives for each run, under its arm, forget_set, model (BY)."""
+    tables = [table(run).assign(arm=run.arm, forget_set=run.forget_set, model=run.model) for run in runs]
+    rows = pd.concat([t for t in tables if len(t)] or [pd.DataFrame(columns=BY)], ignore_index=True)
+    return rows[[*BY, *rows.columns.difference(BY, sort=False)]]
 
 
 def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confidence: float = 0.95) -> Study:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from paper import look, marks, runs, words
 from paper.look import Look, Looks
-from paper.runs import Array, Run, Study
+from paper.runs import Array, Run, Study, by_run
 from unlearning.core import performance, stats
 
 SHARES = np.linspace(0.0, 1.5, 25)  # of k*, along a path: runs are followed closely to 1.5 k*
@@ -76,26 +76,26 @@ def placebo_lost(study: Study, shares: Sequence[float]) -> pd.DataFrame:
 def retained_lost(study: Study) -> pd.DataFrame:
     """Lost at k* on held-out text, on the core sample, and on other sets of the same kind that were kept: arm,
     forget_set, model, where, lost, reason why there is no value."""
-    rows = []
-    for run in study.select():
+
+    def table(run: Run) -> pd.DataFrame:
         kept = [split for split in run.performance if split.startswith("retained:")]
         where = {"held-out": ["heldout_fixed"], "core sample": ["retain"], "same kind": kept}
-        for name, splits in where.items():
-            lost = float(np.mean([run.lost(run.k_star, split) for split in splits])) if splits else np.nan
-            reason = "k* not reached" if np.isnan(run.k_star) else "not scored on both sides of k*"
-            reason = reason if splits else "the model holds no other set of the kind"
-            rows.append((run.arm, run.forget_set, run.model, name, lost, reason if np.isnan(lost) else ""))
-    return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "where", "lost", "reason"])
+        lost = [np.mean([run.lost(run.k_star, split) for split in splits or [""]]) for splits in where.values()]
+        why = "k* not reached" if np.isnan(run.k_star) else "not scored on both sides of k*"
+        reasons = [why if splits else "the model holds no other set of the kind" for splits in where.values()]
+        return pd.DataFrame({"where": list(where), "lost": lost, "reason": np.where(np.isnan(lost), reasons, "")})
+
+    return by_run(study.select(), table)
 
 
 def bleu_table(study: Study) -> pd.DataFrame:
     """BLEU (0 to 100) at STATES, on whole steps, where it was measured: arm, forget_set, model, state, bleu."""
-    rows = [
-        (run.arm, run.forget_set, run.model, state, run.bleu_at(multiple * run.k_star if multiple else 0))
-        for run in study.select()
-        for state, multiple in STATES.items()
-    ]
-    return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "state", "bleu"]).dropna(subset=["bleu"])
+
+    def table(run: Run) -> pd.DataFrame:
+        steps = [multiple * run.k_star if multiple else 0 for multiple in STATES.values()]
+        return pd.DataFrame({"state": list(STATES), "bleu": [run.bleu_at(step) for step in steps]}).dropna()
+
+    return by_run(study.select(), table)
 
 
 def few_sets(study: Study, arm: str, pair: Sequence[str]) -> list[str]:

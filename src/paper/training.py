@@ -164,10 +164,8 @@ def partners_figure(study: runs.Study, errors: pd.DataFrame, noise: pd.DataFrame
     """Error of two kinds of reference against the exact partner; grey: what a new data order alone changes."""
     if not len(errors):
         return "no exact partner was trained"
-    panels = {}
-    for kind, rows in errors.groupby("reference"):
-        panels[kind] = words.means(rows, "rms", by=["forget_set"], confidence=study.confidence), rows
-    fig = marks.forests(panels, "rms", looks, xlabel="error, RMS nats per example")
+    kinds, style = ["out-average", "regression"], {"xlabel": "error, RMS nats per example"}
+    fig = marks.forests(errors, "rms", looks, kinds, by="reference", confidence=study.confidence, **style)
     order = look.only(looks, set(errors["forget_set"]))
     fig.set_figheight(0.8 + 0.45 * len(order))
     for ax in fig.axes:

@@ -216,7 +216,7 @@ def _values(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     rho = memorization.correlations_by_model(memorization.example_rates(study))
     rho[list(memorization.RHOS)] = stats.fisher_z(rho[list(memorization.RHOS)])
     inside = inside.assign(lost_later=later, faster=later - 2 * inside["lost_50"])
-    return inside.merge(rho, on=memorization.KEYS, how="left")
+    return inside.merge(rho, on=runs.BY, how="left")
 
 
 def _of_pair(case: Case) -> pd.DataFrame:

@@ -13,28 +13,24 @@ from unlearning.core import stats
 from unlearning.data import tables
 
 
-def means(runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: float) -> pd.DataFrame:
+def means(
+    runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: float, bound: str | None = None
+) -> pd.DataFrame:
     """Mean of a run's value over models with its t interval, a row a combination of `by`, in order of appearance.
 
-    Args:
-        runs: one row a run; a NaN is no run. With a column `reason` (why a value is missing), the result counts them.
+    A NaN is no run, unless `bound` names the column of what it is at least (a censored run's last step): a mean with
+    such runs (counted as `censored`) has no limits. With a column `reason` why a value is missing, reasons are counted.
     """
     rows = []
     for key, group in runs.groupby(list(by), sort=False, observed=True) if len(runs) else []:
-        found = stats.t_interval(group[value], confidence=confidence)
-        reasons = group.loc[group[value].isna(), "reason"].value_counts() if "reason" in group else {}
+        lost, values = group[value].isna(), group[value].fillna(group[bound]) if bound else group[value]
+        found = stats.t_interval(values, confidence=confidence)
+        limits = (np.nan, np.nan) if bound and lost.any() else (found.low, found.high)
+        reasons = group.loc[lost, "reason"].value_counts() if "reason" in group else {}
         why = "; ".join(f"{n} of {len(group)}: {reason}" for reason, n in reasons.items())
-        rows.append((*key, found.estimate, found.low, found.high, found.n, why))
-    table = pd.DataFrame(rows, columns=[*by, "estimate", "low", "high", "n", "reason"])
-    return table if "reason" in runs else table.drop(columns="reason")
-
-
-def k_star_means(runs: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
-    """Mean k* by set, and how many runs are censored: with one of them a lower bound (last steps) without limits."""
-    table = means(runs.fillna({"k_star": runs["last_step"]}), "k_star", by=["forget_set"], confidence=confidence)
-    table["censored"] = table["forget_set"].map(runs["k_star"].isna().groupby(runs["forget_set"]).sum()).astype(int)
-    table.loc[table["censored"] > 0, ["low", "high"]] = np.nan
-    return table
+        rows.append((*key, found.estimate, *limits, found.n, lost.sum(), why))
+    table = pd.DataFrame(rows, columns=[*by, "estimate", "low", "high", "n", "censored", "reason"])
+    return table.drop(columns=[*([] if bound else ["censored"]), *([] if "reason" in runs else ["reason"])])
 
 
 def number(value: float, form: str = ".3g", nothing: str = "unknown") -> str:
