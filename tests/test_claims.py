@@ -32,7 +32,7 @@ def claimed(fake, *, change=None, **more):
     table = runs.run_table(study)
     if change:
         change(table)
-    return verdicts.claims_table(study, table, **{"arms": fake.settings["arms"], **CLAIMS, **more})
+    return verdicts.claims_table(study, table, more.pop("arms", fake.settings["arms"]), CLAIMS | more)
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +155,12 @@ def _parts(*rows):
     return table.assign(p_holm=np.nan, claim_verdict="", reason="")
 
 
+def decide(table):
+    return verdicts.decide(table, confidence=0.95)
+
+
 def test_a_claim_needs_all_of_its_parts_and_holm_needs_all_of_its_tests():
-    decided = verdicts.decide(_parts(("C1", "a", "x", 0.001, "supported"), ("C1", "b", "x", 0.01, "supported"),
+    decided = decide(_parts(("C1", "a", "x", 0.001, "supported"), ("C1", "b", "x", 0.01, "supported"),
                                      ("C2", "", "x", 0.03, "supported"), ("C4", "a", "x", 0.001, "supported"),
                                      ("C4", "b", "x", 0.9, "inconclusive")))  # fmt: skip
     assert list(decided["p_holm"]) == pytest.approx([0.03, 0.03, 0.06, 0.9, 0.9])
@@ -165,7 +169,7 @@ def test_a_claim_needs_all_of_its_parts_and_holm_needs_all_of_its_tests():
 
 
 def test_one_contradicted_part_contradicts_a_claim_and_what_stands_beside_decides_nothing():
-    decided = verdicts.decide(_parts(("C4", "a", "x", 0.001, "contradicted"), ("C4", "b", "x", 0.9, "inconclusive"),
+    decided = decide(_parts(("C4", "a", "x", 0.001, "contradicted"), ("C4", "b", "x", 0.9, "inconclusive"),
                                      ("C4", "beside", "x", 0.5, "supported")))  # fmt: skip
     assert list(decided["claim_verdict"]) == ["contradicted", "contradicted", ""]
     assert decided["p_holm"][0] == pytest.approx(0.002)
@@ -177,7 +181,7 @@ def test_one_contradicted_part_contradicts_a_claim_and_what_stands_beside_decide
      (("supported", "not computed"), "not computed")],
 )  # fmt: skip
 def test_a_claim_says_what_its_parts_say_together(words, whole):
-    decided = verdicts.decide(_parts(*(("C4", part, "x", 0.001, word) for part, word in zip("ab", words, strict=True))))
+    decided = decide(_parts(*(("C4", part, "x", 0.001, word) for part, word in zip("ab", words, strict=True))))
     assert set(decided["claim_verdict"]) == {whole}
 
 
@@ -190,7 +194,7 @@ def test_other_learning_rates_are_found_by_the_settings_of_an_arm_and_stand_besi
     slow = [replace(run, arm="slow") for run in study.select(arm="adamw") if run.forget_set != "ind-x16"]
     more = replace(study, runs=[*study.runs, *slow], rates=study.rates | {"slow": 0.5, "none": 2.0})
     assert len(runs.run_table(more)) == len(runs.run_table(study))
-    table = verdicts.claims_table(more, runs.run_table(more), arms=arms, **CLAIMS | {"headline": ["adamw"]})
+    table = verdicts.claims_table(more, runs.run_table(more), arms, CLAIMS | {"headline": ["adamw"]})
     rows = table[table["statement"].str.contains("learning rate")].set_index("statement")
     assert set(rows["claim"]) == {"C2"} and set(rows["arm"]) == {"adamw"}
     at = {times: rows[rows.index.str.endswith(f"(learning rate × {times})")].iloc[0] for times in "½12"}
@@ -372,7 +376,7 @@ def test_without_one_of_the_tables_the_rest_goes_on(small, gone):
     (small.tables / gone).unlink()
     study = runs.read_study(small.root, **small.settings)
     table, settings = runs.run_table(study), CLAIMS | {"headline": ["adamw"]}
-    made = verdicts.claims_table(study, table, arms=small.settings["arms"], **settings)
+    made = verdicts.claims_table(study, table, small.settings["arms"], settings)
     assert study.missing and (made.loc[~np.isfinite(made["low"]), "reason"] != "").all()
     assert len(report.set_table(study, table)) == len(table.groupby(["arm", "forget_set"])) * ROWS_A_SET
 
@@ -380,7 +384,7 @@ def test_without_one_of_the_tables_the_rest_goes_on(small, gone):
 def test_without_any_run_every_claim_is_not_computed(small):
     study = runs.read_study(small.root, arms=small.settings["arms"], ascents={})
     settings = CLAIMS | {"headline": ["adamw"]}
-    table = verdicts.claims_table(study, runs.run_table(study), arms=small.settings["arms"], **settings)
+    table = verdicts.claims_table(study, runs.run_table(study), small.settings["arms"], settings)
     assert set(table.loc[table["part"] != "beside", "claim_verdict"]) == {"not computed"}
     sets = report.set_table(study, runs.run_table(study))
     assert sets.empty and report.by_set(sets, report.TITLES).empty
@@ -438,10 +442,10 @@ def test_verdicts_link_to_a_figure_and_a_notebook_and_tell_the_minutes_of_the_re
     table = pd.DataFrame(
         [claims_row(claim) for claim in verdicts.SAYS] + [claims_row("C3", part="beside", estimate=99)]
     )
-    line = next(line for line in report.verdict_block(table, up="../").splitlines() if "**C3**" in line)
+    line = next(line for line in report.verdict_block(table).splitlines() if "**C3**" in line)
     assert line == (
         "| **C3** OOD data have the better trade-off | **supported**<br>3.25 [1.5, 5] steps | "
-        "[trade_off](../figures/trade_off/trade_off.png) | [trade_off](../results/notebooks/trade_off.ipynb) | 1.5 |"
+        "[trade_off](figures/trade_off/trade_off.png) | [trade_off](results/notebooks/trade_off.ipynb) | 1.5 |"
     )
     assert "| – |" in report.verdict_block(table) and "99" not in report.verdict_block(table)
     assert "](figures/trade_off/trade_off.png)](results/notebooks/trade_off.ipynb)" in report.figure_block()
@@ -492,16 +496,20 @@ def test_findings_name_the_sets_that_they_are_about(study, table, sets):
     assert "for as many nats: C2 " in nats and "ind-x16" not in nats
 
 
-def test_the_corpus_is_told_in_a_sentence_or_said_to_be_missing(tmp_path):
-    path = tmp_path / "exclusions.csv"
-    assert report.corpus_block(path) == "*The corpus has not been built here yet.*"
+def test_the_corpus_is_told_in_a_sentence_or_said_to_be_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert report.corpus_block() == "*The corpus has not been built here yet.*"
+    (tmp_path / "results/tables/corpus").mkdir(parents=True)
+    path = tmp_path / "results/tables/corpus/exclusions.csv"
     path.write_text("reason,pairs,left\nno words,300,1200\nuntranslated,200,1000\n")
-    assert report.corpus_block(path) == "Of 1,500 raw pairs 1,000 are left. Taken out: 300 no words, 200 untranslated."
+    assert report.corpus_block() == "Of 1,500 raw pairs 1,000 are left. Taken out: 300 no words, 200 untranslated."
 
 
-def test_blocks_are_written_between_their_markers(tmp_path):
-    report.write_blocks({"one": "first", "two": "second"}, tmp_path / "new/readme.md")
-    text = (tmp_path / "new/readme.md").read_text()
+def test_blocks_are_written_between_their_markers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/tables/claims").mkdir(parents=True)
+    report.write_blocks({"one": "first", "two": "second"})
+    text = (tmp_path / "results/tables/claims/readme.md").read_text()
     assert text == (
         "<!-- begin one -->\n\nfirst\n\n<!-- end one -->\n\n<!-- begin two -->\n\nsecond\n\n<!-- end two -->\n"
     )

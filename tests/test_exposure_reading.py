@@ -149,7 +149,7 @@ def test_the_reading_by_original_stops_at_once_and_leaves_everything(study):
 def test_a_reading_that_cannot_be_had_has_its_row_and_no_stop(study):
     run = study.select(forget_set="ind-a")[0]
     alone = replace(run, never=run.never.iloc[:, :0])
-    rows = exposure.stops(replace(study, base=pd.DataFrame()), alone).set_index("reading")
+    rows = exposure.stops(replace(study, base=study.base * np.nan), alone).set_index("reading")
     assert list(rows.index) == list(exposure.READINGS)
     assert rows.loc[["population", "checkpoint"], "stop"].isna().all() and rows.loc["original", "stop"] == 0
 

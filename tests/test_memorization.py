@@ -72,7 +72,7 @@ def test_memorization_by_example_is_what_models_that_hold_it_have_over_those_tha
 
 def test_without_scores_of_the_bases_difficulty_is_unknown_and_memorization_is_not(study, fake):
     scores = pd.read_parquet(fake.tables / "train/adamw/log_likelihoods.parquet").astype({"example_id": str})
-    table = memorization.example_properties(replace(study, base=pd.DataFrame()), "adamw", scores)
+    table = memorization.example_properties(replace(study, base=study.base * np.nan), "adamw", scores)
     assert table["difficulty"].isna().all() and table["mem"].notna().all()
 
 

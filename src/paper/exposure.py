@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from paper import look, marks
 from paper.look import Look, Looks
-from paper.runs import BY, Array, Run, Study, by_run, floor_among, floor_of, outside_scores, reference_of
+from paper.runs import BY, Array, Run, Study, by_run, floor_among, outside_scores, reference_of
 from unlearning.core import genex, performance, stand_ins
 from unlearning.data import kinds
 
@@ -26,9 +26,6 @@ CALIBRATION = ["forget_set", "trained_with", "side", "model", "exposure", "share
 def along(runs: Sequence[Run], values: Callable[[Run], pd.Series]) -> pd.DataFrame:
     """(models, all steps) of a value of each run by step; NaN where a run was not scored."""
     return pd.DataFrame({run.model: values(run) for run in runs}).T.sort_index(axis=1)
-
-
-# GenEx along the steps
 
 
 def set_floor(study: Study, run: Run) -> float:
@@ -97,9 +94,6 @@ def estimators_figure(ensembles: Mapping[tuple[str, str], pd.DataFrame], looks: 
     return fig
 
 
-# Controls
-
-
 def calibration(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """Models with and without a set, at θ0, each against the average of the models without it.
 
@@ -107,7 +101,7 @@ def calibration(study: Study, trained_with: str, forget_set: str) -> pd.DataFram
     nats); share_outside (of the set, the floor; NaN with one model to take it from); auc (in against all out, by
     example). No row with fewer than two models without the set, or none with it.
     """
-    inside, outside = _sides(study, trained_with, forget_set)
+    inside, outside = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     rows = []
     if len(outside) >= 2 and len(inside):
         never = np.concatenate([values - outside.drop(index=m).mean() for m, values in outside.iterrows()])
@@ -123,12 +117,6 @@ def calibration(study: Study, trained_with: str, forget_set: str) -> pd.DataFram
     return pd.DataFrame(rows, columns=CALIBRATION)
 
 
-def _sides(study: Study, trained_with: str, forget_set: str) -> list[pd.DataFrame]:
-    # model × example of the set at θ0, nats: models trained on it, and models that are not
-    table, ids = study.references[trained_with], study.members(forget_set)
-    return [table.loc[study.models(forget_set, trained_with, inside=side), ids] for side in (True, False)]
-
-
 def partner_calibration(study: Study, partners: pd.DataFrame) -> pd.DataFrame:
     """Exact partners against the computed reference, the best that unlearning can do; as `calibration`."""
     rows = []
@@ -136,7 +124,8 @@ def partner_calibration(study: Study, partners: pd.DataFrame) -> pd.DataFrame:
         ids = study.members(name)
         exact = table.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy()
         g = exact - reference_of(study, trained_with, name, model, ids)
-        share = np.mean(np.abs(g) > floor_of(study, trained_with, name, ids))
+        floor = floor_among(study, study.held_by(name, trained_with, inside=False).to_numpy())
+        share = np.mean(np.abs(g) > floor)
         rows.append((name, trained_with, "partner", model, g.mean(), share, np.nan))
     return pd.DataFrame(rows, columns=CALIBRATION)
 
@@ -163,9 +152,6 @@ def placebo_figure(study: Study, looks: Looks) -> Figure | str:
     return fig
 
 
-# Stand-ins for a retrained model
-
-
 def stops(study: Study, run: Run) -> pd.DataFrame:
     """Where each reading of relative exposure would have stopped a run, against k*.
 
@@ -173,10 +159,9 @@ def stops(study: Study, run: Run) -> pd.DataFrame:
     nats: > 0 stopped too early).
     """
     scores, never = run.log_likelihoods, run.followed
-    values = {"original": stand_ins.relative_exposure_original(unlearned=scores, original=scores[0])}
-    if not study.base.empty:
-        base = study.base.loc[int(study.design.loc[run.model, "base"] > 0), run.examples].to_numpy()
-        values["checkpoint"] = stand_ins.relative_exposure_checkpoint(unlearned=scores, base=base)
+    base = study.base.loc[int(study.design.loc[run.model, "base"] > 0), run.examples].to_numpy()
+    values = {"original": stand_ins.relative_exposure_original(unlearned=scores, original=scores[0]),
+              "checkpoint": stand_ins.relative_exposure_checkpoint(unlearned=scores, base=base)}  # fmt: skip
     means = {reading: pd.Series(relative.mean(axis=1), run.steps) for reading, relative in values.items()}
     if len(steps := never.index.intersection(run.scores.index)):
         both = {"forget_set": run.scores.loc[steps].to_numpy(), "never_trained": never.loc[steps].to_numpy()}
@@ -197,9 +182,6 @@ def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
     off = stopped.pivot(index=BY, columns="reading", values="steps_off").abs().dropna(axis=1, how="all")
     every = off.dropna()
     return pd.DataFrame({"error": every.mean(), "runs": len(every), "missed": off.isna().sum()})
-
-
-# Exposure among never-trained examples
 
 
 def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, extrapolate: bool = False) -> pd.DataFrame:
@@ -244,9 +226,6 @@ def full_states(study: Study, run: Run) -> dict[str, pd.Series]:
     return found
 
 
-# Membership inference
-
-
 def attack(study: Study, trained_with: str, forget_set: str, model: int, states: Mapping[str, Array]) -> pd.DataFrame:
     """Likelihood-ratio attack on a set's examples in a model, against the same examples in out-models.
 
@@ -254,7 +233,7 @@ def attack(study: Study, trained_with: str, forget_set: str, model: int, states:
     distance (|AUC − 0.5|) and tpr (at 1 % false positives); no row with fewer than two other in-models or three other
     out-models.
     """
-    inside, every = _sides(study, trained_with, forget_set)
+    inside, every = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     inside, outside = (side.drop(index=model, errors="ignore") for side in (inside, every))
     rows = []
     if len(inside) >= 2 and len(outside) >= 3:
@@ -285,7 +264,7 @@ def attacks(study: Study) -> pd.DataFrame:
     held = study.select()
     tables = [by_run(held, lambda run: attack(study, run.trained_with, run.forget_set, run.model, set_states(run)))]
     for arm, name, trained_with in dict.fromkeys((run.arm, run.forget_set, run.trained_with) for run in held):
-        for model, values in _sides(study, trained_with, name)[1].iterrows():
+        for model, values in study.held_by(name, trained_with, inside=False).iterrows():
             found = attack(study, trained_with, name, model, {OUT: values})
             tables.append(found.assign(arm=arm, forget_set=name, model=model))
     return pd.concat(tables, ignore_index=True)

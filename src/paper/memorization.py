@@ -53,10 +53,8 @@ def _mem(study: Study, per_token: pd.DataFrame, forget_set: str) -> Array:
 
 def hardness(study: Study, examples: Sequence[str]) -> Array:
     """(n,) difficulty under the base models; NaN where they were not scored."""
-    base, n_tokens = study.base.reindex(columns=examples), study.examples["n_tokens"].loc[examples].to_numpy()
-    return (
-        properties.difficulty(base=base.to_numpy(), n_tokens=n_tokens) if len(base) else np.full(len(examples), np.nan)
-    )
+    n_tokens = study.examples["n_tokens"].loc[examples].to_numpy()
+    return properties.difficulty(base=study.base.reindex(columns=examples).to_numpy(), n_tokens=n_tokens)
 
 
 def example_properties(study: Study, trained_with: str, scores: pd.DataFrame) -> pd.DataFrame:

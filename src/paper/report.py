@@ -1,6 +1,6 @@
 """What the notebook of claims shows and writes with the table of claims: every set, sentences, a figure, text blocks.
 
-The blocks are taken by README and docs. Their links lead from the repository's root; `up` is put before them.
+The blocks are taken by README and docs; their links lead from the repository's root.
 """
 
 import json
@@ -15,7 +15,7 @@ from paper import look, marks, memorization, runs, trade_off, words
 from paper.look import Look
 from paper.runs import Study
 from paper.verdicts import BESIDE, SAYS
-from unlearning.core import genex, performance, stats
+from unlearning.core import genex, performance
 
 SHOWN_BY = {  # claim -> stage and figure that show it best
     "C1": ("exposure", "calibration"),
@@ -55,24 +55,22 @@ def set_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_runs(group: pd.DataFrame, quantity: str, confidence: float) -> dict:
-    values, lost, reason = group[quantity], int(group[quantity].isna().sum()), ""
-    bound = quantity in ("k_star", "k95") and lost > 0
-    if bound:
-        values = values.fillna(group["last_step"])
+    bound, lost, reason = quantity in ("k_star", "k95"), int(group[quantity].isna().sum()), ""
+    row = words.means(group, quantity, by=["arm"], confidence=confidence, bound="last_step" if bound else None)
+    row = row.drop(columns="arm").iloc[0].to_dict() | {"n": int(row["n"].iloc[0])}
+    if row["n"] == 0:
+        reason = "no run got there, or it was not measured"
+    elif lost and bound:
         reason = f"{lost} of {len(group)} runs censored: the estimate is a lower bound"
     elif lost:
         reason = f"over the {len(group) - lost} of {len(group)} runs that have it"
-    row = vars(stats.t_interval(values, confidence=confidence)) | ({"low": np.nan, "high": np.nan} if bound else {})
-    none = {0: "no run got there, or it was not measured", 1: reason or "one run has no interval"}
-    return row | {"reason": none.get(row["n"], reason)}
+    return row | {"reason": reason or ("one run has no interval" if row["n"] == 1 else "")}
 
 
 def _moved_by_reference(study: Study, arm: str, name: str, start: pd.DataFrame) -> dict:
-    """By how many steps the mean k* moves if the reference that all runs share is off by its half-width.
-
-    Half-width of the reference's own interval, over the nats that a run's mean exposure falls in the last step before
-    k*. The reference is one side of exposure_0, the in-models are the other, as many: its interval is 1/√2 as wide.
-    """
+    # by how many steps the mean k* moves if the reference that all runs share is off by its half-width: that half-width
+    # over the nats that a run's mean exposure falls in the last step before k*; the reference is one side of
+    # exposure_0, the in-models are the other, as many, so its interval is 1/√2 as wide
     half = (start.loc["exposure_0", "high"] - start.loc["exposure_0", "low"]) / 2 / np.sqrt(2)
     some, falls = [r for r in study.select(arm=arm, forget_set=name) if r.k_star > r.steps[0]], []
     for run in some:
@@ -84,12 +82,11 @@ def _moved_by_reference(study: Study, arm: str, name: str, start: pd.DataFrame) 
 
 
 def _worst_cases(study: Study, arm: str, name: str) -> dict[str, dict]:
-    """Lower limits of the largest |GenEx| of the set, before, at k*, and between two groups of references."""
+    # lower limits of the largest |GenEx| of the set, before, at k*, and between two groups of references
     some = study.select(arm=arm, forget_set=name)
-    outside = runs.outside_scores(study, some[0])
+    outside, start = runs.outside_scores(study, some[0]), np.array([run.log_likelihoods[0] for run in some])
     at_k_star = [performance.interpolate(run.log_likelihoods, run.steps, run.k_star) for run in some]
     at_k_star = np.array([row for row in at_k_star if np.isfinite(row).all()])
-    start = np.array([run.log_likelihoods[0] for run in some])
     cases = {"theta0": (len(start), start, outside), "k_star": (len(at_k_star), at_k_star, outside)}
     cases["two_groups_of_references"] = len(outside), outside[::2], outside[1::2]
     rows = {}
@@ -107,9 +104,6 @@ def by_set(sets: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     wide = cells.pivot(index=["arm", "forget_set"], columns="quantity", values="cell").reindex(columns=list(titles))
     n = sets[sets["quantity"] == "k_star"].set_index(["arm", "forget_set"])["n"].astype(int)
     return wide.rename(columns=titles).assign(n=n).reset_index().rename_axis(columns=None)
-
-
-# Claims in words and in a figure
 
 
 def decisions(table: pd.DataFrame) -> pd.DataFrame:
@@ -147,9 +141,9 @@ def summarize(table: pd.DataFrame, study: Study, inside: pd.DataFrame) -> dict:
         parts = [{key: _plain(value) for key, value in row.items()} for row in group[columns].to_dict("records")]
         head = {"verdict": group["claim_verdict"].iloc[0], "p_holm": _plain(group["p_holm"].iloc[0])}
         claims[claim]["arms"][arm] = head | {"parts": parts}
-    return {"models": len(study.design), "trained_with": sorted(study.references), "forget_sets": study.forget_sets,
-            "runs": len(inside), "censored": int(inside["k_star"].isna().sum()), "missing": study.missing,
-            "claims": claims}  # fmt: skip
+    counts = {"runs": len(inside), "censored": int(inside["k_star"].isna().sum()), "missing": study.missing}
+    study_of = {"models": len(study.design), "trained_with": sorted(study.references), "forget_sets": study.forget_sets}
+    return study_of | counts | {"claims": claims}
 
 
 def _plain(value: object) -> object:
@@ -193,39 +187,34 @@ def claim_forest(parts: pd.DataFrame) -> Figure:
     return fig
 
 
-# Blocks of text
-
-
-def write_blocks(blocks: Mapping[str, str], path: str | Path = "results/tables/claims/readme.md") -> None:
+def write_blocks(blocks: Mapping[str, str]) -> None:
     """Write each block between its markers, for README.md and docs to take."""
     text = "\n\n".join(f"<!-- begin {name} -->\n\n{text}\n\n<!-- end {name} -->" for name, text in blocks.items())
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
+    Path("results/tables/claims/readme.md").write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def figure_block(up: str = "") -> str:
+def figure_block() -> str:
     """The main figure, a link to the notebook that draws it, and a caption."""
     alt = "Performance lost on held-out text against the exposure that is left, as models unlearn"
     return (
-        f"[![{alt}]({up}figures/trade_off/trade_off.png)]({up}results/notebooks/trade_off.ipynb)\n\n"
+        f"[![{alt}](figures/trade_off/trade_off.png)](results/notebooks/trade_off.ipynb)\n\n"
         "*Each line is one forget set, from the left (known to the model) to zero (as if never seen). The higher it "
         "ends, the more the model has lost on other text. Grey: where models that never saw the set lie; dashed: the "
         "base model, to which anyone can go back.*"
     )
 
 
-def verdict_block(table: pd.DataFrame, up: str = "") -> str:
+def verdict_block(table: pd.DataFrame) -> str:
     """Claim, verdict by arm, figure, notebook, and the minutes that redrawing takes."""
     arms, lines = list(dict.fromkeys(table["arm"])), []
     for claim, (stage, figure) in SHOWN_BY.items():
         record = Path(f"results/runs/{stage}.json")
         minutes = f"{json.loads(record.read_text())['seconds'] / 60:.1f}" if record.exists() else "–"
-        parts = table[(table["claim"] == claim) & (table["part"] != BESIDE)]
         verdicts = []
-        for _, rows in parts.groupby("arm", sort=False):
+        for _, rows in table[(table["claim"] == claim) & (table["part"] != BESIDE)].groupby("arm", sort=False):
             said = [f"{r.part + ': ' if r.part else ''}{words.interval(r)} {r.unit}" for r in rows.itertuples()]
             verdicts.append("<br>".join([f"**{rows['claim_verdict'].iloc[0]}**", *said]))
-        links = [f"[{figure}]({up}figures/{stage}/{figure}.png)", f"[{stage}]({up}results/notebooks/{stage}.ipynb)"]
+        links = [f"[{figure}](figures/{stage}/{figure}.png)", f"[{stage}](results/notebooks/{stage}.ipynb)"]
         lines.append([f"**{claim}** {SAYS[claim]}", *verdicts, *links, minutes])
     return _markdown(["claim", *(f"`{arm}`" for arm in arms), "figure", "notebook", "minutes"], lines)
 
@@ -269,9 +258,10 @@ def _lines(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def corpus_block(path: str | Path = "results/tables/corpus/exclusions.csv") -> str:
+def corpus_block() -> str:
     """From raw pairs to those that are used, in a sentence."""
-    if not Path(path).exists():
+    path = Path("results/tables/corpus/exclusions.csv")
+    if not path.exists():
         return "*The corpus has not been built here yet.*"
     found = pd.read_csv(path)
     raw, left = int(found["pairs"].iloc[0] + found["left"].iloc[0]), int(found["left"].iloc[-1])

@@ -93,19 +93,13 @@ class Run:
         """By step: mean exposure D of the followed never-trained examples, nats; empty where there are none."""
         return (self.followed - self.never_reference[self.followed.columns]).mean(axis=1)
 
-    def scored(self, split: str) -> pd.Series:
-        """By step: performance on a split, nats per token; empty where θ0 was not scored."""
-        found = self.performance[split].dropna() if split in self.performance else pd.Series(dtype=float)
-        return found if len(found) and found.index[0] == 0 else found[:0]
-
     def lost(self, steps: float | Sequence[float], split: str = "heldout_fixed") -> Array:
         """Performance of θ0 minus that at fractional steps, nats per token; NaN where it was not measured."""
-        at, found = np.asarray(steps, dtype=float), self.scored(split)
-        if not len(found):
+        at, found = np.asarray(steps, dtype=float), self.performance.get(split, pd.Series(dtype=float)).dropna()
+        if 0 not in found.index:
             return np.full(at.shape, np.nan)
-        value = np.interp(at, found.index, found)
-        known = performance.followed_at(found.index, at)
-        return np.where(known, performance.performance_lost(unlearned=value, reference=found.iloc[0]), np.nan)
+        lost = performance.performance_lost(unlearned=np.interp(at, found.index, found), reference=found[0])
+        return np.where(performance.followed_at(found.index, at), lost, np.nan)
 
     def bleu_at(self, step: float) -> float:
         """BLEU (0 to 100) at the nearest whole step within one; NaN where it was not scored."""
@@ -119,7 +113,7 @@ class Study:
 
     design: pd.DataFrame  # model × column ("base", then forget sets), ±1
     examples: pd.DataFrame  # by example_id
-    base: pd.DataFrame  # base × example, nats; empty if missing
+    base: pd.DataFrame  # base × example, nats
     references: dict[str, pd.DataFrame]  # trained_with -> model × example, nats
     performance: dict[str, pd.DataFrame]  # trained_with (or base) -> model × split, nats per token
     bleu: dict[str, pd.Series] = field(default_factory=dict)  # trained_with -> by model, of held-out translations
@@ -151,12 +145,21 @@ class Study:
         signs = self.design.loc[self.references[trained_with].index, forget_set]
         return list(signs.index[signs > 0 if inside else signs < 0])
 
+    def held_by(self, forget_set: str, trained_with: str, *, inside: bool) -> pd.DataFrame:
+        """Model × example of a set at θ0, nats: those models."""
+        models = self.models(forget_set, trained_with, inside=inside)
+        return self.references[trained_with].loc[models, self.members(forget_set)]
+
+    def scores(self, trained_with: str, split: str = "heldout") -> pd.Series:
+        """Performance on a split by model, nats per token; NaN where it was not measured."""
+        found = self.performance.get(trained_with, pd.DataFrame()).get(split, pd.Series(dtype=float))
+        return found.reindex(self.base.index if trained_with == "base" else self.design.index)
+
     def members(self, group: str) -> list[str]:
         """Ids of the examples of a forget set, a population (`never-<kind>`) or a split."""
         return list(self.examples.index[self.examples["forget_set"] == group])
 
     def kind(self, forget_set: str) -> str:
-        """Kind of a forget set."""
         return str(self.examples.loc[self.members(forget_set)[0], "kind"])
 
 
@@ -180,18 +183,19 @@ def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confi
     scores = {name: _grid(pd.read_parquet(path), "model") for name, path in files.items() if path.exists()}
     quality = {name: folder / "performance.csv" for name, folder in folders.items()}
     quality = {name: pd.read_csv(path) for name, path in quality.items() if path.exists()}
+    examples = plain(pd.read_parquet(tables / "forget_sets" / "examples.parquet")).set_index("example_id")
+    missing = [] if "base" in scores else ["no scores of the base models (results/tables/base)"]
     study = Study(
         design=2 * design.astype(int) - 1,
-        examples=plain(pd.read_parquet(tables / "forget_sets" / "examples.parquet")).set_index("example_id"),
-        base=scores.pop("base", pd.DataFrame()),
+        examples=examples,
+        base=scores.pop("base", pd.DataFrame(np.nan, index=[0, 1], columns=examples.index)),
         references={name: table for name, table in scores.items() if len(table)},
         performance={name: _splits(table, "model") for name, table in quality.items()},
         bleu={name: _bleu(table, "model") for name, table in quality.items()},
         rates={name: arm.get("rate", 1.0) for name, arm in arms.items()},
+        missing=missing,
         confidence=confidence,
     )
-    if study.base.empty:
-        study.missing.append("no scores of the base models (results/tables/base)")
     for name in sorted(ascents):
         study.runs.extend(_ascent(study, tables / "unlearn" / name, **ascents[name], arms=arms))
     return study
@@ -243,7 +247,8 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
     likelihoods, states = pd.read_parquet(files[1], columns=columns), plain(pd.read_parquet(files[2]))
     scores = {key: _grid(rows, "step") for key, rows in likelihoods.groupby(["model", "role"], observed=True)}
     own, never = study.members(forget_set), study.members(f"never-{study.kind(forget_set)}")
-    floor, runs = pd.Series(floor_of(study, trained_with, forget_set, own), own), []
+    outside, runs = study.held_by(forget_set, trained_with, inside=False), []
+    floor = pd.Series(floor_among(study, outside.to_numpy()), own)
     for record in pd.read_csv(files[0]).to_dict("records"):
         model, role = int(record["model"]), record["role"]
         if (model, role) not in scores:
@@ -266,9 +271,6 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
     return runs
 
 
-# What a model would be without the set
-
-
 def reference_of(study: Study, trained_with: str, forget_set: str, model: int, examples: Sequence[str]) -> Array:
     """(n,) what the model would give on the examples had it not been trained on the set (main effects), nats."""
     table = study.references[trained_with]
@@ -283,22 +285,13 @@ def _predicted(study: Study, table: pd.DataFrame, forget_set: str, model: int) -
 
 def reference_performance(study: Study, run: Run, split: str = "heldout") -> float:
     """What the run's model would score on a split, not trained on the set, nats per token; NaN if not measured."""
-    table = study.performance.get(run.trained_with)
-    if table is None or split not in table or table[split].isna().any() or run.model not in table.index:
-        return float("nan")
-    return float(_predicted(study, table[[split]], run.forget_set, run.model)[0])
+    table = study.scores(run.trained_with, split).to_frame()
+    return float(_predicted(study, table, run.forget_set, run.model)[0]) if table.notna().all(axis=None) else np.nan
 
 
 def outside_scores(study: Study, run: Run) -> Array:
     """(n_out, n) log-likelihoods of the out-models on the run's examples, nats."""
-    outside = study.models(run.forget_set, run.trained_with, inside=False)
-    return study.references[run.trained_with].loc[outside, run.examples].to_numpy()
-
-
-def floor_of(study: Study, trained_with: str, forget_set: str, examples: Sequence[str]) -> Array:
-    """(n,) half-width of the noise floor of one unlearned model, nats."""
-    outside = study.models(forget_set, trained_with, inside=False)
-    return floor_among(study, study.references[trained_with].loc[outside, list(examples)].to_numpy())
+    return study.held_by(run.forget_set, run.trained_with, inside=False)[run.examples].to_numpy()
 
 
 def floor_among(study: Study, outside: Array, *, shrink: bool = True) -> Array:
@@ -340,9 +333,6 @@ def memorized(share: float) -> str:
     return "unknown" if np.isnan(share) else "yes" if share >= MEMORIZED_SHARE else "no"
 
 
-# One row a run
-
-
 def run_table(study: Study, *, other_rates: bool = False) -> pd.DataFrame:
     """One row a run: the keys, the columns of UNITS and generator_0, and the rest of runs.csv; NaN where censored.
 
@@ -357,7 +347,7 @@ def run_table(study: Study, *, other_rates: bool = False) -> pd.DataFrame:
 def _run_row(study: Study, run: Run) -> dict:
     generator = float(run.generator_part.iloc[0]) if len(run.generator_part) else float("nan")
     exposure, at_k_star = float(run.exposure[0].mean()), performance.interpolate(run.exposure, run.steps, run.k_star)
-    scored = run.performance["heldout"].dropna() if "heldout" in run.performance else pd.Series(dtype=float)
+    scored = run.performance.get("heldout", pd.Series(dtype=float)).dropna()
     heldout = performance.interpolate(scored.to_numpy(), scored.index.to_numpy(), run.k_star)
     to_references = performance.performance_lost(unlearned=heldout, reference=reference_performance(study, run))
     instance = exposure - generator

@@ -33,33 +33,26 @@ def paths(study: Study, some: Sequence[Run]) -> tuple[Array, Array]:
         at = SHARES * (run.k_star if np.isfinite(run.k_star) else run.steps[-1] / SHARES[-1])
         exposure[i] = [performance.interpolate(run.set_exposure, run.steps, step) for step in at]
         # loss to the reference = what θ0 has lost to it already + loss to θ0
-        start = {"unlearned": _heldout(study, run.trained_with).get(run.model, np.nan)}
-        gap = performance.performance_lost(**start, reference=runs.reference_performance(study, run))
+        start, reference = study.scores(run.trained_with)[run.model], runs.reference_performance(study, run)
+        gap = performance.performance_lost(unlearned=start, reference=reference)
         lost[i] = gap + run.lost(at)
     return exposure, lost
 
 
-def _heldout(study: Study, trained_with: str) -> pd.Series:
-    return study.performance.get(trained_with, pd.DataFrame()).get("heldout", pd.Series(dtype=float))
-
-
 def reference_points(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """The out-models as points of the trade-off, each against the mean of the others: model, exposure, lost."""
-    outside = study.models(forget_set, trained_with, inside=False)
-    means = study.references[trained_with].loc[outside, study.members(forget_set)].mean(axis=1)
-    both = pd.DataFrame({"exposure": means, "lost": _heldout(study, trained_with).reindex(outside)})
-    others = (both.sum(skipna=False) - both) / max(len(outside) - 1, 1)
+    means = study.held_by(forget_set, trained_with, inside=False).mean(axis=1)
+    both = pd.DataFrame({"exposure": means, "lost": study.scores(trained_with)[means.index]})
+    others = (both.sum(skipna=False) - both) / max(len(both) - 1, 1)
     points = (both - others) * [1, -1]  # more exposed, but less lost, than the others
     return points.rename_axis("model").reset_index()
 
 
 def base_point(study: Study, some: Sequence[Run]) -> tuple[float, float]:
     """What going back to the base would give: mean exposure and mean loss to the references; NaN if not scored."""
-    if study.base.empty:
-        return np.nan, np.nan
-    own, base = (study.design["base"] > 0).astype(int), _heldout(study, "base")
-    exposure = [np.mean(study.base.loc[own[run.model], run.examples] - run.reference) for run in some]
-    lost = [runs.reference_performance(study, run) - base.get(own[run.model], np.nan) for run in some]
+    own, base = (study.design["base"] > 0).astype(int), study.scores("base")
+    exposure = [np.mean(study.base.loc[own[run.model], run.examples].to_numpy() - run.reference) for run in some]
+    lost = [runs.reference_performance(study, run) - base[own[run.model]] for run in some]
     return np.mean(exposure), np.mean(lost)
 
 

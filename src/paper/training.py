@@ -16,14 +16,13 @@ from unlearning.core import effects
 
 def gains(study: runs.Study, split: str = "heldout") -> pd.DataFrame:
     """What fine-tuning is worth: trained_with, model, base, before (its base), after (θ0), gain, nats per token."""
-    scored = {name: table[split] for name, table in study.performance.items() if split in table}
-    nothing, base = pd.Series(dtype=float), (study.design["base"] > 0).astype(int)
-    table = pd.DataFrame({"base": base, "before": base.map(scored.get("base", nothing))})
-    after = {name: scored.get(name, nothing) for name in words.ordered(study.references, first=look.TRAINED)}
-    tables = [table.assign(trained_with=name, after=values.reindex(base.index)) for name, values in after.items()]
-    found = pd.concat(tables).reset_index()
+    base, tables = (study.design["base"] > 0).astype(int), []
+    for name in words.ordered(study.references, first=look.TRAINED):
+        both = {"before": base.map(study.scores("base", split)), "after": study.scores(name, split)}
+        table = pd.DataFrame({"trained_with": name, "base": base} | both).rename_axis("model").reset_index()
+        tables.append(table.assign(gain=table["after"] - table["before"]))
     columns = ["trained_with", "model", "base", "before", "after", "gain"]
-    return found.assign(gain=found["after"] - found["before"])[columns]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def gains_figure(epochs: pd.DataFrame, gained: pd.DataFrame, *, confidence: float) -> Figure:

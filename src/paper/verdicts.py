@@ -6,6 +6,7 @@ all of its parts are; what stands beside a claim decides nothing. The tests of c
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -41,14 +42,11 @@ class Case:
 # Values that are no column of the table of runs: forget_set, model, value of a case
 
 
-def _calibration(side: str, column: str) -> Callable[[Case], pd.DataFrame]:
-    def values(case: Case) -> pd.DataFrame:
-        names = [name for name in (*case.ind, *case.ood) if name in set(case.inside["forget_set"])]
-        trained_with, none = case.arms[case.arm]["trained_with"], pd.DataFrame(columns=exposure.CALIBRATION)
-        table = pd.concat([none, *(exposure.calibration(case.study, trained_with, name) for name in names)])
-        return table[table["side"] == side].rename(columns={column: "value"})
-
-    return values
+def _calibration(case: Case, side: str, column: str) -> pd.DataFrame:
+    names = [name for name in (*case.ind, *case.ood) if name in set(case.inside["forget_set"])]
+    trained_with, none = case.arms[case.arm]["trained_with"], pd.DataFrame(columns=exposure.CALIBRATION)
+    table = pd.concat([none, *(exposure.calibration(case.study, trained_with, name) for name in names)])
+    return table[table["side"] == side].rename(columns={column: "value"})
 
 
 def _at_equal_level(measure: Callable[[Run, float], float]) -> Callable[[Case], pd.DataFrame]:
@@ -114,7 +112,7 @@ class Row:
     margin: str = ""  # name in claims.delta; in steps, a share of the case's own k*(InD); nothing: zero
     sign: int | None = 1  # of a value that supports; 0: either; None: no verdict, for scale alone
     threshold: bool = False  # the margin is the value to be passed, not a distance from zero
-    cases: Callable[[Case], dict[str, Case]] | None = None  # the claim's own if not given
+    cases: Callable[[Case], dict[str, Case]] | None = None  # not given: the arm's pair
     nothing: str = ""  # why there may be no value
 
 
@@ -135,10 +133,10 @@ CORRELATED = "rate of unlearning rank-correlated with {}, given length, inside m
 SIDES = (("InD", IND), ("OOD", OOD))
 ROWS = (
     Row("C1", "a", "run exposure at θ0 tells models trained on a set from models that were not: AUC above the margin",
-        _calibration("in", "auc"), BOTH, "AUC", "C1_auc", threshold=True),
+        partial(_calibration, side="in", column="auc"), BOTH, "AUC", "C1_auc", threshold=True),
     Row("C1", "b", "of models never trained on a set, at most the margin lies outside the noise floor",
-        _calibration("out", "share_outside"), BOTH, "share of examples", "C1_outside", sign=-1, threshold=True,
-        nothing="fewer than three references a set"),
+        partial(_calibration, side="out", column="share_outside"), BOTH, "share of examples", "C1_outside", sign=-1,
+        threshold=True, nothing="fewer than three references a set"),
     Row("C2", "", K_STAR.format("inside models that hold both"), "k_star", OOD_MORE, *STEPS),
     Row("C2", BESIDE, K_STAR.format("inside models that hold both ({})"), "k_star", OOD_MORE, *STEPS, cases=by_draw),
     Row("C2", BESIDE, "steps that take as many nats from θ0, the smaller exposure there of both: OOD − InD",
@@ -181,24 +179,14 @@ ROWS = (
 # From rows to the table
 
 
-def claims_table(
-    study: Study,
-    table: pd.DataFrame,
-    *,
-    arms: Mapping,
-    ind: str,
-    ood: str,
-    headline: Sequence[str],
-    delta: Mapping,
-    **_,
-) -> pd.DataFrame:
+def claims_table(study: Study, table: pd.DataFrame, arms: Mapping, claims: Mapping) -> pd.DataFrame:
     """Every row of every claim in the headline arms, with columns COLUMNS.
 
-    table: `runs.run_table` of the study; arms: the block of that name; the rest: the block `claims`.
+    table: `runs.run_table` of the study; arms, claims: the blocks of that name.
     """
     values, found = _values(study, table), []
-    for arm in headline:
-        whole = Case(study, arms, values, arm, (ind,), (ood,), delta)
+    for arm in claims["headline"]:
+        whole = Case(study, arms, values, arm, (claims["ind"],), (claims["ood"],), claims["delta"])
         counted_out = _not_memorized(whole)
         for row in ROWS:
             for name, case in (row.cases(whole) if row.cases else {"": whole}).items():
@@ -238,7 +226,7 @@ def _by_model(table: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
 
 
 def _pairs(case: Case, column: str | pd.DataFrame) -> pd.DataFrame:
-    """Models that hold both sides: columns ind and ood, of a column of the case's values or a table of its own."""
+    # models that hold both sides: columns ind and ood, of a column of the case's values or a table of its own
     table = case.inside.assign(value=case.inside[column]) if isinstance(column, str) else column
     return pd.concat({side: _by_model(table, getattr(case, side)) for side in ("ind", "ood")}, axis=1, join="inner")
 
@@ -298,52 +286,43 @@ def _computed(row: Row, case: Case) -> dict:
 
 def _by_signs(case: Case, pairs: pd.DataFrame) -> dict:
     """With a censored run, pairs enter a sign test by their bounds."""
-    filled, censored = pairs.fillna(_pairs(case, "last_step")), pairs.isna()
-    test = stats.sign_test_by_bounds(
-        a=filled["ood"], b=filled["ind"], a_censored=censored["ood"], b_censored=censored["ind"]
-    )
+    filled, gone = pairs.fillna(_pairs(case, "last_step")), pairs.isna()
+    sides = {"a": filled["ood"], "b": filled["ind"], "a_censored": gone["ood"], "b_censored": gone["ind"]}
+    test = stats.sign_test_by_bounds(**sides)
     found = {"low": np.nan, "high": np.nan, "p": test.p, "p_sign_flip": np.nan, "n": len(pairs)}
     if not test.positive + test.negative:
         return found | {"verdict": NOT_COMPUTED, "reason": "every pair holds censored runs"}
     word = "supported" if test.positive > test.negative else "contradicted"
     reason = (
-        f"{int(censored.any(axis=1).sum())} of {len(pairs)} pairs hold a censored run: sign test by bounds, "
+        f"{int(gone.any(axis=1).sum())} of {len(pairs)} pairs hold a censored run: sign test by bounds, "
         f"{test.positive} longer, {test.negative} shorter, {test.unknown} unknown; the estimate is over uncensored "
         "pairs"
     )
     return found | {"verdict": word if test.p < 1 - case.study.confidence else "inconclusive", "reason": reason}
 
 
-def decide(table: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+def decide(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """Fill p_holm and claim_verdict: one test a claim and arm, over all of them.
 
     The claim's p is the largest of its parts' (all must hold); where a part is contradicted, the smallest of the
     contradicted parts' times the number of parts (one is enough).
     """
-    table, parts = table.copy(), table[table["part"] != BESIDE]
+    table, parts, p_values = table.copy(), table[table["part"] != BESIDE], []
     groups = [group for _, group in parts.groupby(["claim", "arm"], sort=False)]
-    for group, p in zip(groups, stats.holm([_claim_p(group) for group in groups]), strict=True):
-        word, said = _claim_verdict(group, p, 1 - confidence), group["reason"]
+    for group in groups:
+        against = group.loc[group["verdict"] == "contradicted", "p"]
+        p_values.append(min(1.0, against.min() * len(group)) if len(against) else group["p"].max(skipna=False))
+    for group, p in zip(groups, stats.holm(p_values), strict=True):
+        words, said, enough = set(group["verdict"]), group["reason"], p < 1 - confidence
+        if "contradicted" in words:
+            word = "contradicted" if enough else "inconclusive"
+        elif NOT_COMPUTED in words or words == {"equivalent"}:
+            word = NOT_COMPUTED if NOT_COMPUTED in words else "equivalent"
+        else:
+            word = "supported" if words == {"supported"} and enough else "inconclusive"
+        if word == "inconclusive" and not enough and words <= {"supported", "contradicted"}:
+            table.loc[group.index, "reason"] = (said + "; not beyond the margin after Holm").str.lstrip("; ")
         counted = not said.str.contains("not counted").any() or word == NOT_COMPUTED
         table.loc[group.index, "p_holm"] = p
         table.loc[group.index, "claim_verdict"] = word if counted else "not counted"
-        beyond = group["verdict"].isin(["supported", "contradicted"]).all()
-        if word == "inconclusive" and p >= 1 - confidence and beyond:
-            table.loc[group.index, "reason"] = (said + "; not beyond the margin after Holm").str.lstrip("; ")
     return table
-
-
-def _claim_p(parts: pd.DataFrame) -> float:
-    against = parts.loc[parts["verdict"] == "contradicted", "p"]
-    return float(min(1.0, against.min() * len(parts)) if len(against) else parts["p"].max(skipna=False))
-
-
-def _claim_verdict(parts: pd.DataFrame, p: float, alpha: float) -> str:
-    words = set(parts["verdict"])
-    if "contradicted" in words:
-        return "contradicted" if p < alpha else "inconclusive"
-    if NOT_COMPUTED in words:
-        return NOT_COMPUTED
-    if words == {"supported"}:
-        return "supported" if p < alpha else "inconclusive"
-    return "equivalent" if words == {"equivalent"} else "inconclusive"
