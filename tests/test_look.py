@@ -103,8 +103,3 @@ def test_a_set_is_darker_the_more_often_it_is_repeated_and_its_second_draw_is_li
 def test_a_shade_of_one_is_white_and_of_minus_one_black():
     assert look.shaded("#0072b2", 1) == "#ffffff" and look.shaded("#0072b2", -1) == "#000000"
     assert look.shaded("#0072b2", 0) == "#0072b2"
-
-
-def test_every_arm_has_a_marker_in_the_order_of_the_settings():
-    assert look.arm_markers(["b", "a"]) == {"b": "o", "a": "s"}
-    assert len(look.arm_markers([str(i) for i in range(20)])) == 20

@@ -57,8 +57,8 @@ def _panels(n: int, columns: int, *, height_in: float) -> tuple[Figure, list[Axe
     fig, grid = look.grid(-(-n // columns), columns, height_in=height_in)
     for i, ax in enumerate(grid.flat):
         ax.set_visible(i < n)
-        ax.set_ylabel("" if i % columns else "GenEx, nats")
-        ax.set_xlabel(("step" if columns > 3 else "unlearning step") if i + columns >= n else "")
+        step = "step" if columns > 3 else "unlearning step"
+        ax.set(ylabel="" if i % columns else "GenEx, nats", xlabel=step if i + columns >= n else "")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5))
     return fig, list(grid.flat)[:n]
@@ -97,9 +97,9 @@ def estimators_figure(ensembles: Mapping[tuple[str, str], pd.DataFrame], looks: 
 def calibration(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """Models with and without a set, at θ0, each against the average of the models without it.
 
-    A model without the set is left out of its own average and floor. CALIBRATION: side in | out; exposure (set mean,
-    nats); share_outside (of the set, the floor; NaN with one model to take it from); auc (in against all out, by
-    example). No row with fewer than two models without the set, or none with it.
+    A model without the set is left out of its own average and floor. Columns CALIBRATION: side in | out; exposure of
+    the set, nats; share_outside the floor; auc (in against all out, by example). No row with fewer than two models
+    without the set, or none with it.
     """
     inside, outside = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     rows = []
@@ -147,16 +147,15 @@ def placebo_figure(study: Study, looks: Looks) -> Figure | str:
         above.set_title(f"{name}\n{arm}", loc="left", color=looks[name].colour, fontsize=7)
         below.set_xlabel("unlearning step")
         below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes[0, 0].set_ylabel("GenEx, nats")
-    axes[1, 0].set_ylabel("held-out lost,\nnats per token")
+    for ax, label in zip(axes[:, 0], ("GenEx, nats", "held-out lost,\nnats per token"), strict=True):
+        ax.set_ylabel(label)
     return fig
 
 
 def stops(study: Study, run: Run) -> pd.DataFrame:
     """Where each reading of relative exposure would have stopped a run, against k*.
 
-    reading; stop (steps; NaN: not while the run was followed); steps_off (stop − k*); exposure_left (GenEx at the stop,
-    nats: > 0 stopped too early).
+    reading; stop (steps; NaN: not while followed); steps_off (stop − k*); exposure_left (GenEx at the stop, nats).
     """
     scores, never = run.log_likelihoods, run.followed
     base = study.base.loc[int(study.design.loc[run.model, "base"] > 0), run.examples].to_numpy()
@@ -187,9 +186,9 @@ def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
 def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, extrapolate: bool = False) -> pd.DataFrame:
     """Carlini exposure of a set whose generator can be drawn from, among never-trained examples of its length.
 
-    states: name -> log-likelihoods by example, nats (`full_states`). extrapolate: fit the skew normal too, a tenth of a
-    second each. Gives, by state: bits (by rank, mean over the set); bits_extrapolated (median); at_ceiling (share of
-    the set); population (the smallest of a length); ceiling (bits, of the largest); covered (share with a population).
+    states: name -> log-likelihoods by example, nats. extrapolate: fit the skew normal too. Gives, by state: bits (by
+    rank, mean over the set); bits_extrapolated (median); at_ceiling (share of the set); population (the smallest of a
+    length); ceiling (bits, of the largest); covered (share with a population).
     """
     own, never = study.members(forget_set), study.members(f"never-{study.kind(forget_set)}")
     n_tokens, rows = study.examples["n_tokens"], []
@@ -197,19 +196,18 @@ def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, ext
     for state, values in states.items():
         found = []
         for length, ids in mine.items():
-            population = values[others.get(length, [])].to_numpy()
-            if len(population) >= LEAST_POPULATION:
-                both = {"log_likelihoods": values[ids].to_numpy(), "never_trained": population}
+            both = {
+                "log_likelihoods": values[ids].to_numpy(),
+                "never_trained": values[others.get(length, [])].to_numpy(),
+            }
+            if (size := len(both["never_trained"])) >= LEAST_POPULATION:
                 beyond = stand_ins.exposure_by_skew_normal(**both) if extrapolate else np.nan
-                found.append(pd.DataFrame({
-                    "bits": stand_ins.exposure_by_rank(**both), "beyond": beyond,
-                    "top": stand_ins.at_ceiling(**both), "population": len(population),
-                }))  # fmt: skip
+                bits, top = stand_ins.exposure_by_rank(**both), stand_ins.at_ceiling(**both)
+                found.append(pd.DataFrame({"bits": bits, "beyond": beyond, "top": top, "size": size}))
         if found:
             of_set = pd.concat(found)
-            means = of_set["bits"].mean(), of_set["beyond"].median(), of_set["top"].mean()
-            sizes = of_set["population"].min(), np.log2(of_set["population"].max() + 1), len(of_set) / len(own)
-            rows.append((state, *means, *sizes))
+            means, sizes = (of_set["bits"].mean(), of_set["beyond"].median(), of_set["top"].mean()), of_set["size"]
+            rows.append((state, *means, sizes.min(), np.log2(sizes.max() + 1), len(of_set) / len(own)))
     names = ["state", "bits", "bits_extrapolated", "at_ceiling", "population", "ceiling", "covered"]
     return pd.DataFrame(rows, columns=names)
 
@@ -229,9 +227,8 @@ def full_states(study: Study, run: Run) -> dict[str, pd.Series]:
 def attack(study: Study, trained_with: str, forget_set: str, model: int, states: Mapping[str, Array]) -> pd.DataFrame:
     """Likelihood-ratio attack on a set's examples in a model, against the same examples in out-models.
 
-    The model is left out of the populations. states: name -> (n,) log-likelihoods of the set, nats. Gives, by state:
-    distance (|AUC − 0.5|) and tpr (at 1 % false positives); no row with fewer than two other in-models or three other
-    out-models.
+    The model is left out of the populations. Gives, by state (log-likelihoods of the set, nats): distance
+    (|AUC − 0.5|) and tpr (at 1 % false positives); no row with fewer than two other in-models or three out-models.
     """
     inside, every = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     inside, outside = (side.drop(index=model, errors="ignore") for side in (inside, every))

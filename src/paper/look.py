@@ -111,11 +111,6 @@ def shaded(colour: str, shade: float) -> str:
     return mpl.colors.to_hex(colorsys.hls_to_rgb(hue, light, full))
 
 
-def arm_markers(arms: Sequence[str]) -> dict[str, str]:
-    """Arm -> marker."""
-    return dict(zip(arms, ARM_MARKERS * 3, strict=False))
-
-
 def use_style() -> None:
     """Set the study's style, for files and for the figures inside a notebook (PNG, uncropped)."""
     mpl.rcParams.update(STYLE)

@@ -61,8 +61,7 @@ def example_properties(study: Study, trained_with: str, scores: pd.DataFrame) ->
     """One row an example of a forget set: how far it is memorized, by all models, and how difficult it is.
 
     scores: the long table of this optimizer's models (model, example_id, n_tokens, log_likelihood, n_correct). Gives
-    trained_with, forget_set, example_id, n_tokens, mem, mem_accuracy (the same of token accuracy), difficulty; NaN
-    where it takes models or scores that are not there.
+    trained_with, forget_set, example_id, n_tokens, mem, mem_accuracy (the same of token accuracy), difficulty.
     """
     tables, columns = [], {"mem": "log_likelihood", "mem_accuracy": "n_correct"}
     shares = scores.assign(**{name: scores[column] / scores["n_tokens"] for name, column in columns.items()})
@@ -202,10 +201,8 @@ def rate_points(rates: pd.DataFrame, arms: Sequence[str], looks: Looks) -> Figur
 
 
 def rho_forest(table: pd.DataFrame, arms: Sequence[str], looks: Looks, *, margin: float) -> Figure | str:
-    """Mean within-model correlation of the rate by set: full marks as it is, open ones with the other held fixed.
-
-    What is not identifiable has no open mark; the grey band is ± `margin`.
-    """
+    """Mean within-model correlation of the rate by set: full marks as it is, open ones with the other held fixed, where
+    that is identifiable; the grey band is ± `margin`."""
     if not arms:
         return "there are no runs to correlate"
     fig, axes = look.grid(len(arms), 2, height_in=0.6 + 0.17 * max(len(looks), 6), sharex=True, sharey=True)

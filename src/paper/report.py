@@ -17,14 +17,9 @@ from paper.runs import Study
 from paper.verdicts import BESIDE, SAYS
 from unlearning.core import genex, performance
 
-SHOWN_BY = {  # claim -> stage and figure that show it best
-    "C1": ("exposure", "calibration"),
-    "C2": ("exposure", "k_star"),
-    "C3": ("trade_off", "trade_off"),
-    "C4": ("trade_off", "lost_along"),
-    "C5": ("memorization", "correlations"),
-    "C6": ("memorization", "correlations"),
-}
+FIGURES = ("exposure/calibration", "exposure/k_star", "trade_off/trade_off", "trade_off/lost_along",
+           "memorization/correlations", "memorization/correlations")  # fmt: skip
+SHOWN_BY = dict(zip(SAYS, FIGURES, strict=True))  # claim -> stage/figure that shows it best
 TITLES = {  # quantities of the table of sets in README and docs
     "exposure_0": "exposure before, nats",
     "instance_share": "of it, instance part (share)",
@@ -135,26 +130,25 @@ def sentence(row) -> str:
 
 def summarize(table: pd.DataFrame, study: Study, inside: pd.DataFrame) -> dict:
     """The answers for other programs: counts, and for every claim and arm its verdict with its parts."""
+
+    def plain(record: dict) -> dict:
+        floats = {key: value for key, value in record.items() if isinstance(value, float)}
+        return record | {key: float(f"{x:.6g}") if np.isfinite(x) else None for key, x in floats.items()}
+
     columns = ["part", "statement", "estimate", "low", "high", "unit", "delta", "n", "p", "verdict", "reason"]
     claims: dict[str, dict] = {claim: {"says": says, "arms": {}} for claim, says in SAYS.items()}
     for (claim, arm), group in table[table["part"] != BESIDE].groupby(["claim", "arm"], sort=False):
-        parts = [{key: _plain(value) for key, value in row.items()} for row in group[columns].to_dict("records")]
-        head = {"verdict": group["claim_verdict"].iloc[0], "p_holm": _plain(group["p_holm"].iloc[0])}
-        claims[claim]["arms"][arm] = head | {"parts": parts}
+        head = plain({"verdict": group["claim_verdict"].iloc[0], "p_holm": group["p_holm"].iloc[0]})
+        claims[claim]["arms"][arm] = head | {"parts": [plain(part) for part in group[columns].to_dict("records")]}
     counts = {"runs": len(inside), "censored": int(inside["k_star"].isna().sum()), "missing": study.missing}
     study_of = {"models": len(study.design), "trained_with": sorted(study.references), "forget_sets": study.forget_sets}
     return study_of | counts | {"claims": claims}
 
 
-def _plain(value: object) -> object:
-    return (float(f"{value:.6g}") if np.isfinite(value) else None) if isinstance(value, float) else value
-
-
 def claim_forest(parts: pd.DataFrame) -> Figure:
-    """Every part of every claim with its interval and its margin, a panel a unit, a marker an arm.
+    """Every part of every claim with its interval, margin and verdict, a panel a unit, a marker an arm.
 
-    C1's margin is a threshold, drawn as a line. At the right the claim's verdict where the part is all of it, and in
-    brackets what the interval alone says; else the part's.
+    Of a claim in one part the verdict after Holm, in brackets what the interval alone says; else that of the part.
     """
     parts = parts.assign(name=parts["claim"] + parts["part"])
     arms = list(dict.fromkeys(parts["arm"]))
@@ -207,14 +201,15 @@ def figure_block() -> str:
 def verdict_block(table: pd.DataFrame) -> str:
     """Claim, verdict by arm, figure, notebook, and the minutes that redrawing takes."""
     arms, lines = list(dict.fromkeys(table["arm"])), []
-    for claim, (stage, figure) in SHOWN_BY.items():
+    for claim, name in SHOWN_BY.items():
+        stage, figure = name.split("/")
         record = Path(f"results/runs/{stage}.json")
         minutes = f"{json.loads(record.read_text())['seconds'] / 60:.1f}" if record.exists() else "–"
         verdicts = []
         for _, rows in table[(table["claim"] == claim) & (table["part"] != BESIDE)].groupby("arm", sort=False):
             said = [f"{r.part + ': ' if r.part else ''}{words.interval(r)} {r.unit}" for r in rows.itertuples()]
             verdicts.append("<br>".join([f"**{rows['claim_verdict'].iloc[0]}**", *said]))
-        links = [f"[{figure}](figures/{stage}/{figure}.png)", f"[{stage}](results/notebooks/{stage}.ipynb)"]
+        links = [f"[{figure}](figures/{name}.png)", f"[{stage}](results/notebooks/{stage}.ipynb)"]
         lines.append([f"**{claim}** {SAYS[claim]}", *verdicts, *links, minutes])
     return _markdown(["claim", *(f"`{arm}`" for arm in arms), "figure", "notebook", "minutes"], lines)
 

@@ -63,23 +63,19 @@ class Run:
         return self.scores.to_numpy()
 
     @cached_property
-    def exposure(self) -> Array:
-        """(steps, n) g = ℓ_k − reference, nats."""
+    def exposure(self) -> Array:  # (steps, n) g = ℓ_k − reference, nats
         return genex.run_exposure(unlearned=self.log_likelihoods, reference=self.reference)
 
     @cached_property
-    def set_exposure(self) -> pd.Series:
-        """By step: mean exposure of the set, nats."""
+    def set_exposure(self) -> pd.Series:  # by step: mean of the set, nats
         return pd.Series(self.exposure.mean(axis=1), self.steps)
 
     @cached_property
-    def k_star(self) -> float:
-        """Steps until the set's mean exposure is zero; NaN where censored."""
+    def k_star(self) -> float:  # steps until the set's mean exposure is zero; NaN where censored
         return genex.steps_to_forget(self.set_exposure.to_numpy(), self.steps)
 
     @cached_property
-    def k95(self) -> float:
-        """First step with at most 5 % of the set above the noise floor; NaN where censored."""
+    def k95(self) -> float:  # first step with at most 5 % of the set above the noise floor; NaN where censored
         return genex.steps_to_share_inside(self.exposure, self.steps, floor=self.floor)
 
     @cached_property
@@ -205,15 +201,14 @@ def retrained(name: str, root: str | Path = ".") -> pd.DataFrame:
     """Scores of the exact `partners` or of the `repeats` of every training: trained_with, model, left_out, example_id,
     log_likelihood (nats); no row where none was trained."""
     folders = (Path(root) / "results" / "tables" / "train").glob(f"*/{name}.parquet")
-    found = [table for table in map(pd.read_parquet, sorted(folders)) if len(table)]
     nothing = pd.DataFrame(columns=["trained_with", "model", "left_out", "example_id", "log_likelihood"])
-    return pd.concat(map(plain, found), ignore_index=True) if found else nothing
+    found = [table for table in map(pd.read_parquet, sorted(folders)) if len(table)]
+    return pd.concat([plain(table) for table in found or [nothing]], ignore_index=True)
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
     """The table with text where it holds categories (text is stored so); objects, which pandas looks up fastest."""
-    text = table.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes]]
-    return table.astype(dict.fromkeys(text, object))
+    return table.astype(dict.fromkeys(table.select_dtypes(exclude=["number", "bool"]), object))
 
 
 def _grid(rows: pd.DataFrame, index: str) -> pd.DataFrame:

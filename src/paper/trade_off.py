@@ -26,7 +26,7 @@ STATES = {"θ0": 0, "k*": 1, "2k*": 2}  # at which translations are scored, in m
 def paths(study: Study, some: Sequence[Run]) -> tuple[Array, Array]:
     """Exposure and loss to the references at SHARES of each run's k*: (n_runs, n_shares) nats and nats per token.
 
-    A run without k* is followed to its last step and has to be left out of means: its share is not known.
+    A run without k* is followed to its last step; it has to be left out of means.
     """
     exposure, lost = np.empty((2, len(some), len(SHARES)))
     for i, run in enumerate(some):
@@ -100,10 +100,8 @@ def few_sets(study: Study, arm: str, pair: Sequence[str]) -> list[str]:
 
 
 def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks: Looks) -> Figure | str:
-    """Mean paths of a few sets from θ0 to k*, a panel an arm, each named at its end with what it has lost there.
-
-    Grey band: losses of the models that never saw the sets. Star: the base models, mean over the sets.
-    """
+    """Mean paths of a few sets from θ0 to k*, a panel an arm, each named at its end with what it has lost there; grey:
+    models that never saw the sets; star: the base models."""
     drawn = {arm: [name for name in few_sets(study, arm, pair) if len(_reached(study, arm, name)[0])] for arm in arms}
     if not any(drawn.values()):
         return "no run of these arms got to k*"
@@ -142,10 +140,8 @@ def _reached(study: Study, arm: str, name: str) -> tuple[Array, Array]:
 
 
 def every_set(study: Study, *, arms: Sequence[str], looks: Looks) -> Figure | str:
-    """Path of every run of every set to 1.5 k*, thin, and of their mean, thick; a panel an arm.
-
-    The mark is the mean at k* with its interval; crosses are the references, stars the base in the colour of a set.
-    """
+    """Path of every run of every set to 1.5 k*, thin, and of their mean, thick, with its interval at k*; a panel an
+    arm; crosses: references, stars: the base in the colour of a set."""
     drawn = {arm: [name for name in looks if study.select(arm=arm, forget_set=name)] for arm in arms}
     if not any(drawn.values()):
         return "no run of these arms"
@@ -183,15 +179,13 @@ def _set_paths(ax: Axes, study: Study, some: Sequence[Run], style: Look) -> None
 
 def cross(table: pd.DataFrame, *, arms: Sequence[str], looks: Looks) -> Figure | str:
     """Loss at k* with its interval (a row of `table`), a row a set and a mark an arm: training and method as factors.
-
-    Sets of one arm alone are left out where others have more.
-    """
+    Sets of one arm alone are left out where others have more."""
     counts = table["forget_set"].value_counts()
     names = [*look.only(looks, counts.index[counts > 1])] or [*look.only(looks, counts.index)]
     if not names:
         return "no run got to k*"
     fig, ((ax,),) = look.grid(height_in=0.9 + 0.4 * len(names))
-    shapes = look.arm_markers(arms)
+    shapes = dict(zip(arms, look.ARM_MARKERS * 3, strict=False))
     for shift, arm in zip(np.linspace(-0.36, 0.36, len(arms)) if len(arms) > 1 else [0.0], arms, strict=True):
         for at, name in enumerate(names):
             rows = table[(table["arm"] == arm) & (table["forget_set"] == name)].dropna(subset=["estimate"])

@@ -89,10 +89,8 @@ def look_alikes(design: pd.DataFrame, *, least: float = 0.5) -> pd.DataFrame:
 
 
 def influence(study: runs.Study, trained_with: str) -> pd.DataFrame:
-    """By how much training on each set raises each group of examples: twice the main effect, nats per example.
-
-    scored_on: a set, `never-<kind>`, heldout, retain. The limits are NaN where no column is free.
-    """
+    """By how much training on each set raises each group of examples (scored_on: a set, `never-<kind>`, heldout,
+    retain): twice the main effect, nats per example. The limits are NaN where no column is free."""
     means = study.references[trained_with].T.groupby(study.examples["forget_set"]).mean().T
     design = study.design.loc[means.index]
     found = effects.influence_matrix(means.to_numpy(), design.to_numpy(), confidence=study.confidence)
@@ -134,17 +132,14 @@ def influence_figure(matrix: pd.DataFrame, rows: Sequence[str], columns: Sequenc
 
 
 def partner_errors(study: runs.Study, partners: pd.DataFrame) -> pd.DataFrame:
-    """How far two kinds of reference are from the model retrained without the set, on the set's examples.
-
-    rms, and bias (mean of reference − partner): nats per example.
-    """
+    """How far two kinds of reference are from the model retrained without the set, on its examples: rms and bias (mean
+    of reference − partner), nats per example."""
     rows = []
     for (trained_with, model, name), partner in partners.groupby(["trained_with", "model", "left_out"]):
-        ids, outside = study.members(name), study.models(name, trained_with, inside=False)
+        ids, outside = study.members(name), study.held_by(name, trained_with, inside=False)
         exact = partner.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy(dtype=float)
         fitted = runs.reference_of(study, trained_with, name, model, ids)
-        average = study.references[trained_with].loc[outside, ids].mean().to_numpy()
-        for kind, error in (("regression", fitted - exact), ("out-average", average - exact)):
+        for kind, error in (("regression", fitted - exact), ("out-average", outside.mean().to_numpy() - exact)):
             rows.append((model, name, kind, np.sqrt(np.mean(error**2)), np.mean(error), len(ids)))
     return pd.DataFrame(rows, columns=["model", "forget_set", "reference", "rms", "bias", "examples"])
 

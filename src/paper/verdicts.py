@@ -39,10 +39,8 @@ class Case:
         return self.values[self.values["arm"] == self.arm]
 
 
-# Values that are no column of the table of runs: forget_set, model, value of a case
-
-
 def _calibration(case: Case, side: str, column: str) -> pd.DataFrame:
+    # like the next ones: values that are no column of the table of runs, as forget_set, model, value
     names = [name for name in (*case.ind, *case.ood) if name in set(case.inside["forget_set"])]
     trained_with, none = case.arms[case.arm]["trained_with"], pd.DataFrame(columns=exposure.CALIBRATION)
     table = pd.concat([none, *(exposure.calibration(case.study, trained_with, name) for name in names)])
@@ -62,11 +60,8 @@ def _placebo(case: Case) -> pd.DataFrame:
     return table[table["arm"] == case.arm].rename(columns={"lost": "value"})
 
 
-# For which cases a row is computed: what tells them apart, in words, and the case
-
-
 def by_draw(case: Case) -> dict[str, Case]:
-    """The other draws of both kinds, and all draws together; none where there is one each.
+    """What tells them apart, in words -> the other draws of both kinds, and all draws together, if there are any.
 
     A draw of a kind stands as often in training and is unlearned in this arm. Sets of one's own are no draws, and a
     pair of one kind has none.
@@ -174,9 +169,6 @@ ROWS = (
     *(Row("C6", BESIDE, f"rate with difficulty, {s} alone", "rate_difficulty", side, RHO, "C6_rho", sign=0)
       for s, side in SIDES),
 )  # fmt: skip
-
-
-# From rows to the table
 
 
 def claims_table(study: Study, table: pd.DataFrame, arms: Mapping, claims: Mapping) -> pd.DataFrame:
