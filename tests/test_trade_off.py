@@ -176,3 +176,10 @@ def test_the_smallest_study_has_a_trade_off(tmp_path):
     study = runs.read_study(fake.root, **fake.settings)
     looks = look.looks(study.examples, study.forget_sets)
     assert len(trade_off.at_a_glance(study, arms=["adamw"], pair=("ind-a", "ood-canary-a"), looks=looks).axes) == 1
+
+
+def test_without_any_run_tables_have_their_columns(study):
+    none = replace(study, runs=[])
+    assert list(trade_off.placebo_lost(none, [1.0])) == ["arm", "forget_set", "model", "share", "lost"]
+    assert list(trade_off.retained_lost(none)) == ["arm", "forget_set", "model", "where", "lost", "reason"]
+    assert list(trade_off.bleu_table(none)) == ["arm", "forget_set", "model", "state", "bleu"]

@@ -82,13 +82,11 @@ def example_rates(study: Study) -> pd.DataFrame:
     def table(run: Run) -> pd.DataFrame:
         other = next(h for h in halves(study, run.trained_with, run.forget_set) if run.model not in h)
         per_token = study.references[run.trained_with].loc[other, run.examples] / run.n_tokens
-        mem, k_star = _mem(study, per_token, run.forget_set), genex.steps_to_forget(run.exposure, run.steps)
-        found = {"example_id": run.examples, "n_tokens": run.n_tokens, "mem": mem}
-        return pd.DataFrame(
-            found | {"difficulty": hardness(study, run.examples), "rate": rate_of(run), "k_star": k_star}
-        )
+        found = {"example_id": run.examples, "n_tokens": run.n_tokens, "mem": _mem(study, per_token, run.forget_set)}
+        found |= {"difficulty": hardness(study, run.examples), "rate": rate_of(run)}
+        return pd.DataFrame(found | {"k_star": genex.steps_to_forget(run.exposure, run.steps)})
 
-    return by_run(study.select(), table)
+    return by_run(study.select(), table, ["example_id", "n_tokens", "mem", "difficulty", "rate", "k_star"])
 
 
 def correlations_by_model(rates: pd.DataFrame) -> pd.DataFrame:

@@ -121,10 +121,9 @@ def sentence(row) -> str:
     if np.isfinite(row.delta):
         text += f", {'threshold' if row.claim == 'C1' else 'δ'} {words.number(row.delta)}"
     if np.isfinite(row.p_holm):
-        p = [
-            words.number(p, ".2g", "not computed") if not p < 1e-3 else "< 0.001" for p in (row.p_holm, row.p_sign_flip)
-        ]
-        text += ", p {} after Holm, sign-flip {}".format(*p)
+        holm, flip = (words.number(p, ".2g", "not computed") for p in (row.p_holm, row.p_sign_flip))
+        holm, flip = (said if not p < 1e-3 else "< 0.001" for p, said in ((row.p_holm, holm), (row.p_sign_flip, flip)))
+        text += f", p {holm} after Holm, sign-flip {flip}"
     return text + (f": {row.verdict}" if row.verdict else "") + (f" ({row.reason})." if row.reason else ".")
 
 

@@ -159,10 +159,10 @@ class Study:
         return str(self.examples.loc[self.members(forget_set)[0], "kind"])
 
 
-def by_run(runs: Sequence[Run], table: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
-    """The rows that `table` gives for each run, under its arm, forget_set, model (BY)."""
+def by_run(runs: Sequence[Run], table: Callable[[Run], pd.DataFrame], columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows that `table` gives for each run, under its arm, forget_set, model (BY); with no row its `columns`."""
     tables = [table(run).assign(arm=run.arm, forget_set=run.forget_set, model=run.model) for run in runs]
-    rows = pd.concat([t for t in tables if len(t)] or [pd.DataFrame(columns=BY)], ignore_index=True)
+    rows = pd.concat([t for t in tables if len(t)] or [pd.DataFrame(columns=[*BY, *columns])], ignore_index=True)
     return rows[[*BY, *rows.columns.difference(BY, sort=False)]]
 
 

@@ -59,11 +59,12 @@ def base_point(study: Study, some: Sequence[Run]) -> tuple[float, float]:
 def placebo_lost(study: Study, shares: Sequence[float]) -> pd.DataFrame:
     """Lost by ascent on a set that a model never saw, after shares of the in-models' mean k*: arm, forget_set, model,
     share, lost."""
-    rows = []
-    for run in study.select(role="placebo"):
+
+    def table(run: Run) -> pd.DataFrame:
         k_star = pd.Series([r.k_star for r in study.select(arm=run.arm, forget_set=run.forget_set)], dtype=float).mean()
-        rows += [(run.arm, run.forget_set, run.model, share, float(run.lost(share * k_star))) for share in shares]
-    return pd.DataFrame(rows, columns=["arm", "forget_set", "model", "share", "lost"])
+        return pd.DataFrame({"share": shares, "lost": run.lost(k_star * np.array(shares))})
+
+    return by_run(study.select(role="placebo"), table, ["share", "lost"])
 
 
 def retained_lost(study: Study) -> pd.DataFrame:
@@ -78,7 +79,7 @@ def retained_lost(study: Study) -> pd.DataFrame:
         reasons = [why if splits else "the model holds no other set of the kind" for splits in where.values()]
         return pd.DataFrame({"where": list(where), "lost": lost, "reason": np.where(np.isnan(lost), reasons, "")})
 
-    return by_run(study.select(), table)
+    return by_run(study.select(), table, ["where", "lost", "reason"])
 
 
 def bleu_table(study: Study) -> pd.DataFrame:
@@ -88,7 +89,7 @@ def bleu_table(study: Study) -> pd.DataFrame:
         steps = [multiple * run.k_star if multiple else 0 for multiple in STATES.values()]
         return pd.DataFrame({"state": list(STATES), "bleu": [run.bleu_at(step) for step in steps]}).dropna()
 
-    return by_run(study.select(), table)
+    return by_run(study.select(), table, ["state", "bleu"])
 
 
 def few_sets(study: Study, arm: str, pair: Sequence[str]) -> list[str]:
