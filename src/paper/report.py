@@ -234,14 +234,14 @@ def numbers_block(sets: pd.DataFrame, headline: Sequence[str], order: Sequence[s
 def beside_block(table: pd.DataFrame) -> str:
     """The rows beside a claim that go against it or do not bear it out: nobody should have to look for them."""
     beside, texts = table[table["part"] == BESIDE], []
-    if against := _lines(beside[beside["verdict"] == "contradicted"]):
+    if against := _bullets(beside[beside["verdict"] == "contradicted"]):
         texts.append(f"Measured in other ways, which decide nothing, these go against a claim:\n\n{against}")
-    if weak := _lines(beside[beside["verdict"].isin(["equivalent", "inconclusive"])]):
+    if weak := _bullets(beside[beside["verdict"].isin(["equivalent", "inconclusive"])]):
         texts.append(f"<details><summary>And these do not bear it out</summary>\n\n{weak}\n\n</details>")
     return "\n\n".join(texts) or "Measured in other ways, nothing goes against a claim."
 
 
-def _lines(rows: pd.DataFrame) -> str:
+def _bullets(rows: pd.DataFrame) -> str:
     # one line a claim, arm and statement; what differs in the parenthesis at its end alone is told in one line
     split = rows["statement"].str.extract(r"^(?P<what>.*?)(?: \((?P<of>[^()]*)\))?$")
     lines = []
