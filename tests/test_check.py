@@ -275,6 +275,11 @@ def test_a_row_that_only_one_side_has_is_a_difference():
     assert found[0] and "only committed" in found[1]
 
 
+def test_a_table_may_have_a_column_of_any_name():
+    table = pd.DataFrame({"arm": ["x"], "side": ["in"], "estimate": [1.0]})
+    assert not check.compare_tables("exposure/calibration", table, table.copy())[0]
+
+
 def test_two_missing_values_are_equal():
     table = claims(estimate=[np.nan, 0.5])
     assert not check.compare_tables("claims/claims", table, table.copy())[0]

@@ -82,13 +82,13 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
         here, there = (table.assign(row=range(len(table))) for table in (here, there))
     here, there = (table.astype(dict.fromkeys(keys, str)) for table in (here, there))
     values = [c for c in here.columns if c not in keys]
-    rows = there.merge(here, on=keys, how="outer", suffixes=(" committed", " here"), indicator="side")
+    rows = there.merge(here, on=keys, how="outer", suffixes=(" committed", " here"), indicator=True)
     units = next((rows[c] for c in ("unit", "unit here") if c in rows), [UNIT_OF.get(name, "")] * len(rows))
     differs = pd.DataFrame(index=rows.index)
     for column in values:
         limits = np.array([tolerance(column, str(unit)) for unit in units])
         differs[column] = _outside(rows[f"{column} here"], rows[f"{column} committed"], limits)
-    both = rows["side"] == "both"
+    both = rows["_merge"] == "both"
     bad = differs.any(axis=1) | ~both
     if not bad.any():
         return False, "within tolerance"
@@ -98,7 +98,7 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
         pairs = [(c, row[f"{c} here"], row[f"{c} committed"]) for c in values if differs.loc[index, c]]
         changed = "; ".join(f"{c} {_short(new)} (committed {_short(old)})" for c, new, old in pairs)
         side = {"both": changed, "left_only": "only committed", "right_only": "only here"}
-        told.append(f"{which}: {side[row['side']]}")
+        told.append(f"{which}: {side[row['_merge']]}")
     verdicts = differs.loc[both, [c for c in values if c.endswith("verdict")]].to_numpy().any()
     return bool(verdicts or bad.sum() > MAY_DIFFER * both.sum()), "\n            ".join(told)
 

@@ -76,7 +76,7 @@ def reachable(code: str | bytes) -> set[str]:
     found: set[str] = set()
     todo = [code]
     while todo:
-        for node in ast.walk(ast.parse(todo.pop())):
+        for node in _nodes(ast.parse(todo.pop())):
             names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
@@ -84,6 +84,14 @@ def reachable(code: str | bytes) -> set[str]:
             todo += [_source(name).read_bytes() for name in new]
             found |= new
     return found
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All of a syntax tree but what only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _nodes(node)
 
 
 def _source(name: str) -> Path:
