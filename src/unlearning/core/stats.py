@@ -28,7 +28,7 @@ def _finite(values: ArrayLike) -> np.ndarray:
 
 
 def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Two-sided interval of the mean of (n_models,) values, NaN left out; of a paired difference, give the differences.
+    """Two-sided interval of the mean of (n_models,) values, in their unit, NaN left out; of pairs, give the differences.
 
     Source: Student 1908.
     """
@@ -46,7 +46,7 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
     """Two-sided p of |mean| ≤ delta, from (n_models,) values; below 1 − confidence just when `t_interval` is beyond it.
 
-    Source: Student 1908.
+    delta: in the unit of the values. Source: Student 1908.
     """
     values = _finite(values)
     if len(values) < 2:
