@@ -97,8 +97,8 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
         which = ", ".join(f"{key} {row[key]}" for key in keys if pd.notna(row[key]))
         pairs = [(c, row[f"{c} here"], row[f"{c} committed"]) for c in values if differs.loc[index, c]]
         changed = "; ".join(f"{c} {_short(new)} (committed {_short(old)})" for c, new, old in pairs)
-        side = {"both": changed, "left_only": "only committed", "right_only": "only here"}
-        told.append(f"{which}: {side[row['_merge']]}")
+        side = {"both": changed, "left_only": "only committed", "right_only": "only here"}[row["_merge"]]
+        told.append(f"{which}: {side}")
     verdicts = differs.loc[both, [c for c in values if c.endswith("verdict")]].to_numpy().any()
     return bool(verdicts or bad.sum() > MAY_DIFFER * both.sum()), "\n            ".join(told)
 

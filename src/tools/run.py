@@ -100,11 +100,9 @@ def parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, An
     """What the notebook gets, if that is what its parameters cell declares."""
     import nbformat
 
-    cells = [
-        cell for cell in nbformat.read(source, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])
-    ]
-    lines = [node for cell in cells for node in ast.parse(cell.source).body]
-    declared = {target.id for line in lines for target in line.targets}
+    cells = nbformat.read(source, as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    declared = {target.id for node in ast.parse(code).body for target in node.targets}
     params |= {"full": True} if "full" in declared else {}
     if unlike := sorted(declared ^ set(params)):
         told = [f"{name} ({'the notebook' if name in declared else 'the stage'} alone has it)" for name in unlike]
@@ -135,7 +133,9 @@ def _settle(stage: str, outs: list[Path], started: float) -> None:
     for out in outs:
         files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out] * out.exists()
         old = [path for path in files if path.stat().st_mtime < started]
-        if len(old) == len(files) and out.parts[0] != "figures":  # of too small a study nothing may be drawn
+        if out.parts[0] == "figures":  # of a study that is too small nothing may be drawn
+            out.mkdir(parents=True, exist_ok=True)
+        elif len(old) == len(files):
             raise StudyError(f"stage {stage} did not write {out}, as dvc.yaml says it does")
         for path in old:
             path.unlink()
@@ -210,13 +210,8 @@ def _record(stage: str, seconds: float, log: Path) -> None:
         if path.exists():
             return
         seconds += work
-    record = {
-        "stage": stage,
-        "seconds": round(seconds),
-        "peak_mib": int(round(peak_mib, -1)),
-        "tasks": tasks,
-        **machine(),
-    }
+    record = {"stage": stage, "seconds": round(seconds), "peak_mib": int(round(peak_mib, -1)), "tasks": tasks}
+    record |= machine()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
