@@ -11,6 +11,7 @@ LINKS = (
     (re.compile(r"\]\(\d\d_(?!train\b|unlearn\b)(\w+\.ipynb)\)"), r"](\1)"),
     (re.compile(r"\]\(\.\./results/notebooks/"), "]("),
     (re.compile(r"\]\(\.\./results/notebooks\)"), "](./)"),
+    (re.compile(r"\]\(\.\./(?=\w)"), "](../../"),
     (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
 )
 LEFT_OUT = {"parameters", "injected-parameters"}  # tags of cells: what they hold, the next one shows as a table
