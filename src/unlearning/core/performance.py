@@ -7,7 +7,7 @@ Array = np.ndarray
 
 
 def performance_lost(*, unlearned: Array, reference: Array) -> Array:
-    """Damage, positive, in the shape (...) and unit of the input. Source: Baluta et al. 2024, performance lost."""
+    """What unlearning cost, (...) in the unit of the input; positive means damage. Source: Baluta et al. 2024."""
     # performance(reference) − performance(unlearned)
     return np.asarray(reference, dtype=float) - np.asarray(unlearned, dtype=float)
 

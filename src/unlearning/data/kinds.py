@@ -1,4 +1,4 @@
-"""The kinds of forget sets, in one table: how a set is drawn, what stands beside it. How a kind looks is paper's.
+"""The kinds of forget sets, in one table: how a set is drawn, and whether a population is drawn for comparison.
 
 Every draw has random numbers of its own, from the seed and the set's name: a set that is added changes no other.
 """
