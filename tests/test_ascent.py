@@ -14,7 +14,7 @@ from unlearning.measure.ascent import LOSSES, Update, ascend
 from unlearning.measure.models import collate, token_log_likelihoods
 from unlearning.measure.optimizers import arm_optimizer, load_state, make_optimizer, save_state, update_statistics
 from unlearning.measure.scoring import prepare, score
-from unlearning.measure.trajectory import Probes, ascent_updates, follow
+from unlearning.measure.trajectory import Trajectory, ascent_updates, follow
 
 METHODS = {
     "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0},
@@ -228,7 +228,7 @@ class Tokenizer:
 
 
 def probes():
-    return Probes(
+    return Trajectory(
         forget=group("f", 6, 1),
         heldout=group("h", 10, 2),
         retain=group("r", 5, 3),
@@ -248,7 +248,9 @@ def followed(*, reference, steps=None, name="adamw", **changes):
     arm, batch = {**METHODS[name], "loss": "mean", **changes}, changes.pop("batch", "whole")
     optimizer = arm_optimizer(model.parameters(), arm, state="none")
     options = {"arm": arm, "settings": SETTINGS | {"batch": batch}, "steps": steps, "seed": 0}
-    return follow(model, optimizer, probes(), reference=reference, **options)
+    run = probes()
+    follow(model, optimizer, run, reference=reference, **options)
+    return run
 
 
 def original():

@@ -223,7 +223,7 @@ def test_several_ends_of_sequence_and_no_beginning_are_taken_as_they_are(tmp_pat
 
 def test_a_folder_behind_a_link_is_refused_since_dvc_does_not_see_what_changes_there(tmp_path):
     (tmp_path / "mine").symlink_to(save(tmp_path / "elsewhere", "gpt2"))
-    assert "is a link: another model behind it would go unnoticed. Move or copy" in refusal(tmp_path / "mine")
+    assert "is a link: another model behind it would go unnoticed. Copy the folder itself" in refusal(tmp_path / "mine")
 
 
 def test_files_behind_links_are_followed_and_a_new_target_is_another_checkpoint(tmp_path):

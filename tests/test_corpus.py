@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import subprocess
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -163,6 +164,13 @@ def test_similarity_equals_the_definition_on_every_pair(left, right):
 
 def test_case_digits_punctuation_and_placeholders_do_not_count():
     assert overlap.token_set("Der <ph> 12, der Ümlaut_x!") == {"der", "ümlaut", "x"}
+
+
+def test_a_text_and_its_decomposed_twin_are_near_duplicates():
+    composed, decomposed = "über Schlüssel Mühle", unicodedata.normalize("NFD", "über Schlüssel Mühle")
+    assert composed != decomposed and overlap.token_set(composed) == overlap.token_set(decomposed)
+    pairs = table((composed, "a key to it"), (decomposed, "some other words"))
+    assert data.without_near_duplicates(pairs, threshold=0.7)["id"].tolist() == ["x:0"]
 
 
 # Splitting and tokenizing
