@@ -202,7 +202,7 @@ def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
-    """Read the user's own forget sets, line by line, and see that their model is there; near-duplicates come later."""
+    """Read the user's own forget sets, line by line, and see that their model is whole; near-duplicates come later."""
     own = {name: spec.path for name, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
     places: list[tuple[Place, str]] = [(("forget_sets", name, "path"), file) for name, file in own.items()]
     if isinstance(settings.model, MODEL_IN_FOLDER):
@@ -211,6 +211,10 @@ def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
         if not Path(file).exists():
             line = _line(_parse(path)[1], place)
             raise StudyError(f"{path}, line {line}: {file} is not there. Correct the path.")
+    if isinstance(settings.model, MODEL_IN_FOLDER):
+        from unlearning.data import checkpoint  # it takes torch, and seconds, to load
+
+        checkpoint.folder_of({"path": settings.model.path}, max_tokens=settings.corpus.max_tokens)
     for file in own.values():
         for number, row in read_examples(file):
             if not row["source"].strip() and _needs_a_source(settings.model):
