@@ -1,6 +1,5 @@
 """params.yaml: what is wrong is told in one message with file, line and mend."""
 
-import json
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_checkpoint import save
 from tools.schema import MODEL_IN_FOLDER
 from tools.settings import check_own_files, load
 from unlearning.errors import StudyError
@@ -241,7 +241,9 @@ def test_a_pretrained_model_takes_the_place_of_the_configuration(tmp_path, monke
     with pytest.raises(StudyError, match=r"line \d+: own/models/mine is not there\. Correct the path"):
         check_own_files(load(path), path)
     Path("own/models/mine").mkdir(parents=True)
-    check_own_files(load(path), path)
+    with pytest.raises(StudyError, match=r"own/models/mine holds no model"):
+        check_own_files(load(path), path)
+    check_own_files(load(with_model(tmp_path, f"{{path: {save(Path('own/models/whole'), 'gpt2')}}}")))
 
 
 # Files of one's own
@@ -278,10 +280,9 @@ def test_an_encoder_decoder_needs_sources_and_a_decoder_does_not(tmp_path, monke
     found = load(with_own_set(tmp_path, "own/forget_sets/mine.jsonl"))
     with pytest.raises(StudyError, match=r"mine\.jsonl, line 2: the source is empty, and the model is an encoder"):
         check_own_files(found)
-    for decoder in (True, False):
-        folder = tmp_path / "own/models/mine"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"is_encoder_decoder": not decoder}))
-        other = found.model_copy(update={"model": MODEL_IN_FOLDER(path="own/models/mine")})
+    found.corpus.max_tokens = 8  # of the small models
+    for family, decoder in {"gpt2": True, "t5": False}.items():
+        save(tmp_path / "own/models" / family, family)
+        other = found.model_copy(update={"model": MODEL_IN_FOLDER(path=f"own/models/{family}")})
         with nullcontext() if decoder else pytest.raises(StudyError, match="line 2"):
             check_own_files(other)
