@@ -79,6 +79,7 @@ EQUAL = "theirs: setting up is not timed; else as ours"
 ONCE = "theirs: what is scored is padded once, not timed"
 GROUPED = {"train_sampling_strategy": "group_by_length"}
 HALF = {"precision": "bfloat16"}
+BOTH = HALF | GROUPED
 
 ARMS = [
     Arm("training", "ours float32", STUDY, PAIR, pair(ours.train)),
@@ -86,9 +87,9 @@ ARMS = [
     Arm("training", "ours float32, AVX2", STAGES, CAP, capped(pair(ours.train))),
     Arm("training", "Trainer default", "users of Seq2SeqTrainer as it is", LOOP, alone(peers.train_trainer)),
     Arm("training", "Trainer grouped", "users who set group_by_length", LOOP, alone(peers.train_trainer, **GROUPED)),
-    Arm("training", "Trainer bfloat16, grouped", "users who set bf16, too", LOOP, alone(peers.train_trainer, **HALF, **GROUPED)),
-    Arm("training", "Trainer grouped, side by side", "a user with our runner", EQUAL, pair(peers.train_trainer, **GROUPED)),
-    Arm("training", "Trainer bfloat16, side by side", "a user with our runner", EQUAL, pair(peers.train_trainer, **HALF, **GROUPED)),
+    Arm("training", "Trainer bfloat16, grouped", "users who set bf16, too", LOOP, alone(peers.train_trainer, **BOTH)),
+    Arm("training", "Trainer grouped, side by side", "users who start two", EQUAL, pair(peers.train_trainer, **GROUPED)),
+    Arm("training", "Trainer bfloat16, side by side", "users who start two", EQUAL, pair(peers.train_trainer, **BOTH)),
     Arm("training", "plain loop", "PyTorch tutorials", "", alone(peers.train_plain, fixed=False)),
     Arm("training", "fixed padding", "fine-tuning scripts, 64 + 64 tokens", "", alone(peers.train_plain, fixed=True)),
     Arm("matmul", "float32", "the machine", "", pair(products, precision="float32")),
@@ -113,7 +114,7 @@ ARMS = [
         alone(peers.score_full, size=8, fixed=False, **WORDS_50K)),
     Arm("translation", "ours", STUDY, KEPT, kept(ours.translate)),
     Arm("translation", "ours side by side", STUDY, PAIR, pair(ours.translate)),
-    Arm("translation", "batches of eight", "scripts: generate, order kept", "", alone(peers.translate_in_order, size=8)),
+    Arm("translation", "batches of eight", "scripts with generate", "", alone(peers.translate_in_order, size=8)),
     Arm("translation", "all at once", "the same, 200 at once", "", alone(peers.translate_in_order, size=200)),
 ]  # fmt: skip
 
