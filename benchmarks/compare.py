@@ -75,7 +75,7 @@ PAIR = "ours: two processes, freed memory kept"
 KEPT = "ours: freed memory kept"
 CAP = "theirs: only our instruction set is capped"
 LOOP = "theirs: setting up is not timed; lists, not Arrow tables"
-EQUAL = "theirs: setting up is not timed; else as ours"
+SAME = "theirs: setting up is not timed; else as ours"
 ONCE = "theirs: what is scored is padded once, not timed"
 GROUPED = {"train_sampling_strategy": "group_by_length"}
 HALF = {"precision": "bfloat16"}
@@ -88,8 +88,8 @@ ARMS = [
     Arm("training", "Trainer default", "users of Seq2SeqTrainer as it is", LOOP, alone(peers.train_trainer)),
     Arm("training", "Trainer grouped", "users who set group_by_length", LOOP, alone(peers.train_trainer, **GROUPED)),
     Arm("training", "Trainer bfloat16, grouped", "users who set bf16, too", LOOP, alone(peers.train_trainer, **BOTH)),
-    Arm("training", "Trainer grouped, side by side", "users who start two", EQUAL, pair(peers.train_trainer, **GROUPED)),
-    Arm("training", "Trainer bfloat16, side by side", "users who start two", EQUAL, pair(peers.train_trainer, **BOTH)),
+    Arm("training", "Trainer grouped, side by side", "users who start two", SAME, pair(peers.train_trainer, **GROUPED)),
+    Arm("training", "Trainer bfloat16, side by side", "users who start two", SAME, pair(peers.train_trainer, **BOTH)),
     Arm("training", "plain loop", "PyTorch tutorials", "", alone(peers.train_plain, fixed=False)),
     Arm("training", "fixed padding", "fine-tuning scripts, 64 + 64 tokens", "", alone(peers.train_plain, fixed=True)),
     Arm("matmul", "float32", "the machine", "", pair(products, precision="float32")),

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from benchmarks.clock import Timed, timed
 from benchmarks.work import SEED, Work, tokens
 from unlearning.measure import models, scoring
-from unlearning.measure.ascent import ascend
+from unlearning.measure.ascent import LOSSES, Update, ascend
 from unlearning.measure.optimizers import make_optimizer
 from unlearning.measure.training import fit
 
@@ -45,8 +45,8 @@ def unlearn(work: Work) -> Timed:
     watched = scoring.prepare(work.heldout[: work.watched], model.config)
 
     def action() -> list[float]:
-        forget, found = scoring.prepare(work.forget, model.config), []
-        for state in islice(ascend(model, optimizer, repeat(forget), reduction=work.ascent["loss"]), work.steps + 1):
+        updates, found = repeat(Update(scoring.prepare(work.forget, model.config))), []
+        for state in islice(ascend(model, optimizer, updates, loss=LOSSES[work.ascent["loss"]]), work.steps + 1):
             if state.step:
                 scoring.score(model, watched)
                 found.append(float(state.log_likelihood.double().sum()))

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,21 +27,28 @@ def digests(root: Path, *folders: str) -> dict[str, str]:
 
 @dataclass
 class SmokeRun:
-    """A finished toy-size run: where it is, what dvc said, and what was committed before."""
+    """A finished toy-size run: where it is, what was committed before, and the files that one more kind touched."""
 
     root: Path
-    output: str
     committed_before: dict[str, str]
+    kind: str
+    touched: list[str]
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
-    """The whole DAG by `dvc repro` at toy size, four models, in a temporary copy with a commit of its own."""
+    """All stages by `dvc repro` at toy size, with a kind of forget set that the study does not have, in a copy."""
     before = digests(copies.ROOT, "results", "figures")
     root = copies.copy_repository(tmp_path_factory.mktemp("smoke") / "study")
-    copies.use_smoke_settings(root)
+    copies.add_kind(root, "invented", like="canary")
+    sets = {
+        "ind-a": {"kind": "natural", "size": 16, "repetitions": 1},
+        "ood-canary-a": {"kind": "invented", "size": 16, "repetitions": 4},
+    }
+    copies.use_small_settings(root, forget_sets=sets, populations={"invented": 40})
+    touched = subprocess.run(["git", "diff", "--name-only"], cwd=root, capture_output=True, text=True).stdout.split()
     copies.clear_results(root)
     ran = copies.dvc(root, "repro")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
     copies.commit(root)
-    return SmokeRun(root, ran.stdout + ran.stderr, before)
+    return SmokeRun(root, before, "invented", touched)

@@ -1,5 +1,6 @@
 """Temporary copies of the repository: tests run the pipeline there and never touch committed results."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -7,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from tools.live import YAML_SAFE, overlay, small
 
 ROOT = Path(__file__).parents[1]
-READING = ("training", "exposure", "trade_off", "memorization", "claims")  # stages
-WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
+READING = ("overview", "training", "exposure", "trade_off", "memorization", "claims")  # stages
 
 
 def repository_files(root: Path = ROOT) -> list[Path]:
@@ -77,20 +77,21 @@ def dvc(repository: Path, *arguments: str, **more: str) -> subprocess.CompletedP
     return module(repository, "dvc", *arguments, **more)
 
 
-def use_smoke_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:
-    """Lay tests/smoke.yaml (and more) over the copy's params.yaml."""
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load((repository / "params.yaml").read_text(encoding="utf-8"))
-    for changes in (yaml.load((ROOT / "tests/smoke.yaml").read_text(encoding="utf-8")), more):
-        for name, block in changes.items():
-            whole = name in WHOLE_BLOCKS or (name == "model" and "path" in block)
-            params[name] = block if whole else _merged(params.get(name), block)
+def add_kind(repository: Path, name: str, *, like: str) -> None:
+    """One more kind of forget set in the two tables `KINDS` of a copy, as somebody who adds one would write it."""
+    for path in (repository / "src/unlearning/data/kinds.py", repository / "src/paper/look.py"):
+        text = path.read_text(encoding="utf-8")
+        assigned = (node for node in ast.parse(text).body if isinstance(node, ast.Assign | ast.AnnAssign))
+        table = next(node.value for node in assigned if "KINDS" in ast.unparse(node).partition("=")[0])
+        entry = next(value for key, value in zip(table.keys, table.values, strict=True) if key.value == like)
+        opening = text.splitlines()[table.lineno - 1]
+        line = f"    {name!r}: {ast.get_source_segment(text, entry)},"
+        path.write_text(text.replace(opening, f"{opening}\n{line}", 1), encoding="utf-8")
+
+
+def use_small_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:
+    """Lay the product's small sizes, and more, over the copy's params.yaml."""
+    params = overlay(small(YAML_SAFE.load((repository / "params.yaml").read_text(encoding="utf-8"))), more)
     with (repository / "params.yaml").open("w", encoding="utf-8") as stream:
-        yaml.dump(params, stream)
+        YAML_SAFE.dump(params, stream)
     return params
-
-
-def _merged(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
-    return new

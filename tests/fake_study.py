@@ -52,7 +52,9 @@ class FakeStudy:
         """Write every table; the same bytes for the same arguments."""
         self.rng = np.random.default_rng(self.seed)
         self.tables = Path(self.root) / "results" / "tables"
-        self.tables.mkdir(parents=True, exist_ok=True)
+        trained = [f"train/{name}" for name in dict.fromkeys(b for b, _, _ in self.arms.values())]
+        for folder in ("forget_sets", "base", *trained):
+            (self.tables / folder).mkdir(parents=True, exist_ok=True)
         self._design()
         self._examples()
         self._references()
@@ -63,15 +65,22 @@ class FakeStudy:
                     self._ascent(name, arm, trained_with, method)
         return self
 
+    @property
+    def settings(self) -> dict[str, dict]:
+        """The blocks `arms` and `ascents` that name what was written."""
+        arms = {name: {"trained_with": trained, "method": method} for name, (trained, method, _) in self.arms.items()}
+        pairs = [(s, name) for name, (_, _, sets) in self.arms.items() for s in sets if s in self.sets]
+        return {"arms": arms, "ascents": {f"{s}-{name}": {"forget_set": s, "arm": name} for s, name in pairs}}
+
     def _design(self) -> None:
         self.columns = [c for c in COLUMNS if c < self.models][: len(self.sets) + 1]
         signs = hadamard(self.models)[:, self.columns]
         self.signs = pd.DataFrame(signs, columns=["base", *self.sets])
         table = ((self.signs + 1) // 2).rename_axis("model").reset_index()
-        table.to_csv(self.tables / "design.csv", index=False)
+        table.to_csv(self.tables / "forget_sets/design.csv", index=False)
         kinds = ["base", *(kind for kind, _ in self.sets.values())]
         columns = {"forget_set": ["base", *self.sets], "kind": kinds, "column": self.columns}
-        pd.DataFrame(columns).to_csv(self.tables / "columns.csv", index=False)
+        pd.DataFrame(columns).to_csv(self.tables / "forget_sets/columns.csv", index=False)
 
     def _examples(self) -> None:
         kinds = dict.fromkeys(kind for kind, _ in self.sets.values())
@@ -85,7 +94,7 @@ class FakeStudy:
                 rows.append((f"{name}-{i:04d}", name, kind, "made-up", reps, int(tokens[i]), int(tokens[i])))
         names = ["example_id", "forget_set", "kind", "origin", "repetitions", "n_source_tokens", "n_tokens"]
         self.examples = pd.DataFrame(rows, columns=names)
-        _compact(self.examples).to_parquet(self.tables / "examples.parquet", index=False)
+        _compact(self.examples).to_parquet(self.tables / "forget_sets/examples.parquet", index=False)
         hardness = np.where(self.examples["kind"] == "natural", 4.0, 6.0)
         self.hardness = hardness + self.rng.normal(0, 0.5, len(self.examples))
         gain = np.where(self.examples["kind"] == "natural", 1.0, self.canary_gain) * (
@@ -96,7 +105,7 @@ class FakeStudy:
     def _references(self) -> None:
         tokens = self.examples["n_tokens"].to_numpy()
         base = -self.hardness * tokens + self.rng.normal(0, 1, (2, len(tokens)))
-        _compact(self._long(base, "base")).to_parquet(self.tables / "base.parquet", index=False)
+        _compact(self._long(base, "base")).to_parquet(self.tables / "base/log_likelihoods.parquet", index=False)
         self.likelihood, self.trained = {}, [b for b, _, _ in self.arms.values()]
         for opt in dict.fromkeys(self.trained):
             company = self.rng.normal(0, 0.5, (self.signs.shape[1], len(tokens)))
@@ -107,7 +116,9 @@ class FakeStudy:
                 inside = self.signs[name].to_numpy() > 0
                 values[np.ix_(inside, own)] += (self.gain * tokens)[own]
             self.likelihood[opt] = values
-            _compact(self._long(values, opt)).to_parquet(self.tables / f"references-{opt}.parquet", index=False)
+            _compact(self._long(values, opt)).to_parquet(
+                self.tables / f"train/{opt}/log_likelihoods.parquet", index=False
+            )
 
     def _long(self, values: np.ndarray, trained_with: str) -> pd.DataFrame:
         models, n = values.shape
@@ -134,7 +145,8 @@ class FakeStudy:
                     for m in range(models) for split in ("heldout", "retain", "validation")]  # fmt: skip
             table = pd.DataFrame(rows)
             table["bleu"] = 10.0
-            table.to_csv(self.tables / f"performance-{opt}.csv", index=False)
+            folder = "base" if opt == "base" else f"train/{opt}"
+            table.to_csv(self.tables / folder / "performance.csv", index=False)
 
     def _performance(self, trained_with, model, forget_set, method, role, step, split, value) -> dict:
         return {

@@ -18,8 +18,8 @@ EDITS = {
         "mine": {"kind": "own", "path": "own/forget_sets/mine.jsonl", "repetitions": 2},
     },
     "ascents": {
-        "mine-adamw": {"forget_set": "mine", "trained_with": "adamw", "method": "adamw"},
-        "ind-a-adamw": {"forget_set": "ind-a", "trained_with": "adamw", "method": "adamw"},
+        "mine-adamw": {"forget_set": "mine", "arm": "adamw"},
+        "ind-a-adamw": {"forget_set": "ind-a", "arm": "adamw"},
     },
     "claims": {"ood": "mine", "headline": ["adamw"]},
     "train": {"exact_partners": {"forget_sets": ["ind-a"]}},
@@ -36,13 +36,13 @@ def texts(n: int, *, seed: int) -> list[str]:
 @pytest.mark.slow
 def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_read_from_the_tables(tmp_path):
     root = copies.copy_repository(tmp_path / "study")
-    copies.use_smoke_settings(root, **EDITS)
+    copies.use_small_settings(root, **EDITS)
     copies.clear_results(root)
     save(root / "own/models/mine", "gpt2")
     pairs = zip(texts(500, seed=1), texts(500, seed=2), strict=True)
     corpus = [{"source": s, "target": t, "group": f"g{i % 50}"} for i, (s, t) in enumerate(pairs)]
     # a decoder does without sources
-    mine = [{"id": str(i), "source": "", "target": text} for i, text in enumerate(texts(12, seed=3))]
+    mine = [{"id": str(i), "source": "", "target": f"{{{text}}}"} for i, text in enumerate(texts(12, seed=3))]
     for name, rows in (("corpus", corpus), ("forget_sets", mine)):
         (root / "own" / name / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ran = copies.dvc(root, "repro", "unlearn@mine-adamw", "training", "exposure")
@@ -52,10 +52,12 @@ def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_r
     assert base.config.model_type == "gpt2" and base.config.vocab_size == start.config.vocab_size
     moved = [(a - b).abs().max().item() for a, b in zip(start.parameters(), base.parameters(), strict=True)]
     assert 0 < max(moved) < 1, "stage base did not start from the checkpoint"
+    drawn = [json.loads(line)["target"] for line in (root / "data/forget_sets/mine.jsonl").read_text().splitlines()]
+    assert drawn == [row["target"] for row in mine], "braces and what stands in them are as they were written"
     runs = pd.read_csv(root / "results/tables/unlearn/mine-adamw/runs.csv")
     scores = pd.read_parquet(root / "results/tables/unlearn/mine-adamw/log_likelihoods.parquet")
     assert len(runs) == 2 and {f"mine:{i}" for i in range(12)} <= set(scores["example_id"].astype(str))
-    learnt = pd.read_csv(root / "results/tables/training_learnt.csv").set_index("forget_set")
+    learnt = pd.read_csv(root / "results/tables/training/learnt.csv").set_index("forget_set")
     assert set(learnt.loc[["mine"], "memorized"]) == {"unknown"}  # nobody wrote never-trained examples of its kind
     said = [(root / f"results/notebooks/{stage}.ipynb").read_text() for stage in ("training", "exposure")]
     assert "Not known: mine." in said[0] and "Not memorized: mine" not in said[0]

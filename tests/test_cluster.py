@@ -14,8 +14,8 @@ import pytest
 
 from tests import copies, task_functions
 from tests.conftest import digests
-from unlearning.errors import StudyError
 from tools.tasks import SECONDS, run_tasks
+from unlearning.errors import StudyError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 pytestmark = pytest.mark.slow

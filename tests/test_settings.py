@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from unlearning.errors import StudyError
-from tools import mistakes
-from tools.schema import Pretrained
+from tools.schema import MODEL_IN_FOLDER
 from tools.settings import check_own_files, load
-from paper.study import OTHER_RATES
+from unlearning.errors import StudyError
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -35,53 +33,46 @@ def test_the_committed_settings_are_valid_and_come_back_as_they_stand():
     settings = load(ROOT / "params.yaml")
     assert settings.corpus.near_duplicate == 0.7
     assert settings.forget_sets["ind-x16"].repetitions == 16
-    assert settings.methods["adafactor-restored"].restored
+    assert settings.arms["adafactor-restored"].restored
 
 
-def test_half_and_double_are_the_headline_methods_at_half_and_double_the_rate():
-    settings = load(ROOT / "params.yaml")
-    for name in settings.claims.headline:
-        plain = settings.methods[name].model_dump()
-        for word, times in (("half", 0.5), ("double", 2)):
-            other = settings.methods[f"{name}-{word}"].model_dump()
-            assert other == {**plain, "learning_rate": pytest.approx(times * plain["learning_rate"])}
-            for forget_set in (settings.claims.ind, settings.claims.ood):
-                assert settings.ascents[f"{forget_set}-{name}-{word}"].method == f"{name}-{word}"
-
-
-def test_endings_that_keep_an_arm_out_of_figures_are_those_that_settings_watch():
-    assert set(mistakes._OTHER_RATE) == set(OTHER_RATES.values())
+def test_an_arm_that_takes_over_another_has_all_of_its_settings_but_those_it_names():
+    arms = load(ROOT / "params.yaml").arms
+    assert arms["adamw-half"].model_dump() == arms["adamw"].model_dump() | {"rate": 0.5}
+    assert arms["adamw-on-adafactor"].trained_with == "adafactor"
 
 
 SET = "  ind-a: {kind: natural, size: 64, repetitions: 1}"
-ASCENT = "  ind-a-adamw: {forget_set: ind-a, trained_with: adamw, method: adamw}"
+ASCENT = "  ind-a-adamw: {forget_set: ind-a, arm: adamw}"
+ARM = "  sgd: {trained_with: adamw, method: sgd,"
 WRONG = {
-    "a learning rate in quotes": (
-        "adamw: {optimizer: adamw, learning_rate: ",
-        'adamw: {optimizer: adamw, learning_rate: "1e-4", eps: ',
-        r"not YAML|learning_rate",
+    "two arms of one method with other settings": (
+        "  adamw-half: {<<: *adamw, rate: 0.5}",
+        "  adamw-half: {<<: *adamw, learning_rate: 2.5e-5}",
+        r"arms.adamw-half.method: is adamw, as adamw is, with another learning_rate\. Rename its method",
     ),
-    "an arm that figures would leave out": (
+    "a headline arm at another rate": (
+        "headline: [adafactor-restored, adamw]",
+        "headline: [adafactor-restored, adamw-half]",
+        r"claims.headline.1: adamw-half has rate 0.5\. A headline arm has rate 1",
+    ),
+    "a headline arm without an ascent": (
+        "  ood-canary-a-adamw: {forget_set: ood-canary-a, arm: adamw}",
+        "  ood-canary-a-adamw: {forget_set: ood-canary-a, arm: adamw-half}",
+        r"ood-canary-a-adamw-half: is ood-canary-a in adamw-half|ood-canary-a has no ascent in adamw\.",
+    ),
+    "an ascent twice": (
         ASCENT,
-        ASCENT + "\n  ind-a-sgd-half: {forget_set: ind-a, trained_with: adamw, method: sgd}",
-        r"ind-a-sgd-half.*beside claim C2 alone, and sgd is none",
+        ASCENT + "\n  once-more: {forget_set: ind-a, arm: adamw}",
+        r"ascents.once-more: is ind-a in adamw, as ind-a-adamw is\. Take one out",
     ),
-    "one arm made of two methods": (
-        ASCENT,
-        ASCENT + "\n  ood-secret-x1-mine: {forget_set: ood-secret-x1, trained_with: adamw, method: sgd}"
-        "\n  ind-a-mine: {forget_set: ind-a, trained_with: adafactor, method: sgd}",
-        r"ascents.ind-a-mine: an arm is one method.*ood-secret-x1-mine takes sgd from models trained with adamw",
+    "a population of an unknown kind": (
+        "  canary: 2000",
+        "  canari: 2000",
+        r"unknown key 'populations.canari'\. Take one of",
     ),
-    "half the rate in name only": (
-        "learning_rate: 2.5e-5",
-        "learning_rate: 3.0e-5",
-        r"ind-a-adamw-half.method: is not adamw at half its rate.*learning_rate: 2.5e-05",
-    ),
-    "half the rate of other models": (
-        "ind-a-adamw-half: {forget_set: ind-a, trained_with: adamw,",
-        "ind-a-adamw-half: {forget_set: ind-a, trained_with: adafactor,",
-        r"ind-a-adamw-half.trained_with: adamw is trained with adamw",
-    ),
+    "a kind without a population": ("  canary: 2000\n", "", r"populations: how many examples of kind canary"),
+    "a seed that numpy does not take": ("seed: 2411", "seed: 4294967296", r"seed is 4294967296.*less than 4294967296"),
     "a set compared with itself": ("  ood: ood-canary-a", "  ood: ind-a", r"claims.ood: is ind-a, as ind is"),
     "an unknown key": ("  near_duplicate:", "  near_duplicat:", r"unknown key.*Did you mean 'near_duplicate'"),
     "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind-a.repetition'"),
@@ -93,27 +84,22 @@ WRONG = {
         ASCENT.replace("forget_set: ind-a", "forget_set: ind-aa"),
         r"ascents.ind-a-adamw.forget_set: unknown forget set 'ind-aa'. Did you mean 'ind-a'",
     ),
-    "an unknown method of the pilot": (
-        "  methods: [adamw, sgd,",
-        "  methods: [adamw, sdg,",
-        r"pilot.methods: unknown method 'sdg'. Did you mean 'sgd'",
+    "an unknown arm of the pilot": (
+        "  arms: [adamw, sgd,",
+        "  arms: [adamw, sdg,",
+        r"pilot.arms.1: unknown arm 'sdg'. Did you mean 'sgd'",
     ),
-    "an unknown method": (
-        ASCENT,
-        ASCENT.replace("method: adamw", "method: adam"),
-        r"unknown method 'adam'. Did you mean 'adamw'",
-    ),
+    "an unknown arm": (ASCENT, ASCENT.replace("arm: adamw", "arm: adam"), r"unknown arm 'adam'. Did you mean 'adamw'"),
     "an optimizer nobody trained with": (
-        ASCENT,
-        ASCENT.replace("trained_with: adamw", "trained_with: lion"),
-        r"unknown trained with 'lion'",
+        ARM,
+        ARM.replace("trained_with: adamw", "trained_with: lion"),
+        r"arms.sgd.trained_with is 'lion'. Take one of 'adamw' or 'adafactor'",
     ),
     "restored moments of another optimizer": (
-        "{forget_set: ind-a, trained_with: adafactor, method: adafactor-restored}",
-        "{forget_set: ind-a, trained_with: adamw, method: adafactor-restored}",
-        r"restores Adafactor's moments.*Set trained_with: adafactor",
+        "adafactor-fresh, restored: false}",
+        "adafactor-fresh, restored: true}",
+        r"arms.adafactor-fresh.trained_with: training with adamw leaves no moments.*Write adafactor",
     ),
-    "a stage with the wrong name": (ASCENT, ASCENT.replace("  ind-a-adamw", "  mine-adamw"), r"Rename it ind-a-"),
     "a number of models without a design": ("  models: 16", "  models: 12", r"power of two"),
     "too many sets": ("  models: 16", "  models: 8", r"too many sets.*models: 16"),
     "an unknown kind": (SET, SET.replace("natural", "natrual"), r"kind is 'natrual'.*natural"),
@@ -124,11 +110,11 @@ WRONG = {
     "a batch of another kind": ("  batch: whole", "  batch: some", r"batch is 'some'. Write whole, or"),
     "an unknown placebo": ("placebo: [ind-a-adamw", "placebo: [ind-a-adam", r"unknown ascent 'ind-a-adam'"),
     "an unknown headline": ("  ood: ood-canary-a", "  ood: ood-canary-c", r"unknown forget set 'ood-canary-c'"),
-    "dropout in ascent": ("  dropout: 0.0\n  batch: whole", "  dropout: 0.1\n  batch: whole", r"no effect.*Write 0.0"),
+    "dropout in ascent": ("  dropout: 0.0\n  batch: whole", "  dropout: 0.1\n  batch: whole", r"no effect.*write 0.0"),
     "weight decay of Adafactor": (
         "  weight_decay: 0.0\n    clip_norm: null",
         "  weight_decay: 0.1\n    clip_norm: null",
-        r"train.adafactor.weight_decay: has no effect",
+        r"train.adafactor.weight_decay is 0.1. It has no effect",
     ),
     "translations cut short": (
         "  bleu_tokens: 64 ",
@@ -149,7 +135,7 @@ def test_a_mistake_in_the_settings_is_told_with_file_and_line(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["an unknown kind", "an unknown method", "too many sets", "a step that is text"])
+@pytest.mark.parametrize("name", ["an unknown kind", "an unknown arm", "too many sets", "a step that is text"])
 def test_the_line_is_that_of_the_mistake(name, tmp_path):
     old, new, _ = WRONG[name]
     path, line = changed(tmp_path, old, new)
@@ -158,10 +144,10 @@ def test_the_line_is_that_of_the_mistake(name, tmp_path):
 
 
 def test_a_learning_rate_that_is_a_string_is_refused_with_how_to_write_it(tmp_path):
-    old = next(line for line in TEXT.splitlines() if line.startswith("  adamw: {optimizer: adamw"))
+    old = next(line for line in TEXT.splitlines() if line.startswith("  sgd: {"))
     rate = old.partition("learning_rate: ")[2].partition(",")[0]
     path, line = changed(tmp_path, old, old.replace(f"learning_rate: {rate}", 'learning_rate: "1e-4"'))
-    with pytest.raises(StudyError, match=rf"line {line}: methods.adamw.learning_rate is '1e-4'. Write a number"):
+    with pytest.raises(StudyError, match=rf"line {line}: arms.sgd.learning_rate is '1e-4'. Write a number"):
         load(path)
 
 
@@ -212,7 +198,7 @@ def test_an_own_forget_set_that_is_not_there_names_its_line_in_the_settings(tmp_
         tmp_path, SET, f"  my-set: {{kind: own, path: own/forget_sets/nowhere.jsonl, repetitions: 1}}\n{SET}"
     )
     done = run(path)
-    assert f"params.yaml, line {line}: there is no file {file}" in done.stderr
+    assert f"params.yaml, line {line}: {file} is not there" in done.stderr
 
 
 # A pre-trained model
@@ -227,12 +213,12 @@ def with_model(folder: Path, block: str) -> Path:
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WRONG_MODEL = {
-    "a hub without a commit": ("{hub: some/model}", r"model\.hub: say which commit"),
+    "a hub without a commit": ("{hub: some/model}", r"the key 'model\.revision' is missing"),
     "a branch for a commit": ("{hub: some/model, revision: main}", r"model\.revision is 'main'"),
-    "a folder and a hub": (f"{{path: own/models/a, hub: b/c, revision: {COMMIT}}}", "Take one of the two out"),
-    "a folder with a commit": (f"{{path: own/models/a, revision: {COMMIT}}}", "goes with hub"),
+    "a folder and a hub": (f"{{path: own/models/a, hub: b/c, revision: {COMMIT}}}", r"unknown key 'model\.hub'"),
+    "a folder with a commit": (f"{{path: own/models/a, revision: {COMMIT}}}", r"unknown key 'model\.revision'"),
     "a configuration beside": ("{path: own/models/a, d_model: 128}", r"unknown key 'model\.d_model'"),
-    "a folder that is empty": ("{path: null}", r"model\.path: name the folder"),
+    "a folder that is empty": ("{path: null}", r"model\.path is None\. Write text"),
     "a word": ("t5-small", r"model is 't5-small'"),
 }
 
@@ -252,7 +238,7 @@ def test_a_pretrained_model_takes_the_place_of_the_configuration(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert load(with_model(tmp_path, f"{{hub: some/model, revision: {COMMIT}}}")).model.revision == COMMIT
     path = with_model(tmp_path, "{path: own/models/mine}")
-    with pytest.raises(StudyError, match=r"line \d+: there is no folder own/models/mine\. Correct the path"):
+    with pytest.raises(StudyError, match=r"line \d+: own/models/mine is not there\. Correct the path"):
         check_own_files(load(path), path)
     Path("own/models/mine").mkdir(parents=True)
     check_own_files(load(path), path)
@@ -272,15 +258,15 @@ def with_own_set(folder: Path, file: str) -> Path:
     "file", ["mine.jsonl", "own/corpus/mine.jsonl", "/elsewhere/mine.jsonl", "own/forget_sets/../a.jsonl"]
 )
 def test_a_file_that_dvc_does_not_watch_is_refused_with_the_place_to_put_it(file, tmp_path):
-    with pytest.raises(StudyError, match=rf"mine\.path: .* Move it to own/forget_sets/{Path(file).name}\."):
+    with pytest.raises(StudyError, match=rf"mine\.path is .* Move it to own/forget_sets/{Path(file).name}\."):
         load(with_own_set(tmp_path, file))
 
 
 def test_corpora_and_models_have_folders_of_their_own_too(tmp_path):
     path, _ = changed(tmp_path, "  path: null", "  path: mine.jsonl")
-    with pytest.raises(StudyError, match=r"corpus\.path: .* Move it to own/corpus/mine\.jsonl\."):
+    with pytest.raises(StudyError, match=r"corpus\.path is .* Move it to own/corpus/mine\.jsonl\."):
         load(path)
-    with pytest.raises(StudyError, match=r"model\.path: .* Move it to own/models/m\."):
+    with pytest.raises(StudyError, match=r"model\.path is .* Move it to own/models/m\."):
         load(with_model(tmp_path, "{path: /data/m}"))
 
 
@@ -296,6 +282,6 @@ def test_an_encoder_decoder_needs_sources_and_a_decoder_does_not(tmp_path, monke
         folder = tmp_path / "own/models/mine"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"is_encoder_decoder": not decoder}))
-        other = found.model_copy(update={"model": Pretrained(path="own/models/mine")})
+        other = found.model_copy(update={"model": MODEL_IN_FOLDER(path="own/models/mine")})
         with nullcontext() if decoder else pytest.raises(StudyError, match="line 2"):
             check_own_files(other)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import copies, task_functions
+from tools import tasks as module
+from tools.tasks import code_hash, default_workers, hash_files, reachable, run_tasks
 from unlearning.errors import StudyError
-from tools.tasks import default_workers, hash_files, run_tasks, source_hash
 
 
 def run_squares(tmp_path, numbers, *, key="k", workers=2):
@@ -199,6 +200,62 @@ def test_hashing_what_is_not_there_names_it_and_the_mend(tmp_path):
         hash_files(tmp_path / "nothing")
 
 
-def test_the_hash_of_sources_does_not_depend_on_their_order():
-    names = ["tools.tasks", "unlearning.errors"]
-    assert source_hash(*names) == source_hash(*reversed(names))
+def test_the_hash_of_a_folder_follows_links_to_folders(tmp_path):
+    for name in ("weights", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model").write_text(name)
+    link = tmp_path / "study/model"
+    link.parent.mkdir()
+    seen = []
+    for name in ("weights", "other"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / name)
+        seen.append(hash_files(tmp_path / "study"))
+    assert seen[0] != seen[1]
+
+
+# The code of a task
+
+
+@pytest.fixture
+def science(tmp_path, monkeypatch):
+    """A package of made-up modules in place of the science, and a function that leads to two of them."""
+    sources = {
+        "core/first": "from unlearning.core import second\nif TYPE_CHECKING:\n    import unlearning.core.other",
+        "core/second": "# one word",
+        "core/lazy": "",
+        "core/other": "",
+        "errors": "",
+    }
+    for name, text in sources.items():
+        (tmp_path / f"unlearning/{name}.py").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"unlearning/{name}.py").write_text(text)
+    (tmp_path / "unlearning/__init__.py").touch()
+    (tmp_path / "made_up.py").write_text(
+        "from unlearning.core.first import a\ndef work(out):\n    import unlearning.core.lazy\n"
+    )
+    monkeypatch.setattr(module.unlearning, "__file__", str(tmp_path / "unlearning/__init__.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def work(out):
+        """What the module says is what counts."""
+
+    work.__module__ = "made_up"
+    return tmp_path, work
+
+
+def test_the_code_of_a_task_is_all_that_its_module_leads_to_also_inside_functions(science):
+    root, _ = science
+    assert reachable((root / "made_up.py").read_text()) == {f"unlearning.core.{n}" for n in ("first", "second", "lazy")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "another"),
+    [("made_up", True), *((f"unlearning/core/{n}", n != "other") for n in ("first", "second", "lazy", "other"))],
+)
+def test_a_change_of_the_code_that_a_task_leads_to_makes_it_another_task(science, changed, another):
+    root, work = science
+    before = code_hash(work)
+    with (root / f"{changed}.py").open("a") as stream:
+        stream.write("\n# another word\n")
+    assert (code_hash(work) != before) is another

@@ -1,14 +1,129 @@
-"""The claims table in words: one line a claim and arm, a sentence a part, and a summary for other programs."""
+"""Notebook 11: the claims as one table of rows, one loop that computes it, and verdicts that nobody types.
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+The unit is a model: a row has one value a model, and Student's interval over models decides. A claim is supported where
+all of its parts are; what stands beside a claim decides nothing. The tests of claims × headline arms are one family.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from paper.questions import BESIDE, CLAIMS
-from paper.study import Study
+from paper import exposure, memorization, runs, trade_off
+from paper.runs import Array, Run, Study
+from unlearning.core import genex, stats
+
+BESIDE, NOT_COMPUTED, RHO = "beside", "not computed", "rank correlation"
+COLUMNS = ["claim", "part", "arm", "statement", "estimate", "low", "high", "unit", "delta", "n", "p", "p_sign_flip",
+           "p_holm", "verdict", "claim_verdict", "reason"]  # fmt: skip
+FLIPPED = 20  # values whose flips of sign are enumerated at most; with more the sign-flip p stays empty
+OOD_MORE, IND_MORE, BOTH, IND, OOD = "OOD − InD", "InD − OOD", "InD and OOD", "InD", "OOD"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compared in one arm. `ind` and `ood` are names of forget sets."""
+
+    study: Study
+    arms: Mapping[str, Mapping]  # the block of that name
+    values: pd.DataFrame  # one row an in-run: arm, forget_set, model, and every column that a row of ROWS names
+    arm: str
+    ind: tuple[str, ...]
+    ood: tuple[str, ...]
+    delta: Mapping[str, float]
+    confidence: float
+
+    @property
+    def inside(self) -> pd.DataFrame:
+        """The arm's rows of `values`."""
+        return self.values[self.values["arm"] == self.arm]
+
+
+# Values that are no column of the table of runs: forget_set, model, value of a case
+
+
+def _calibration(side: str, column: str) -> Callable[[Case], pd.DataFrame]:
+    def values(case: Case) -> pd.DataFrame:
+        names = [name for name in (*case.ind, *case.ood) if name in set(case.inside["forget_set"])]
+        trained_with = case.arms[case.arm]["trained_with"]
+        tables = [exposure.calibration(case.study, trained_with, n, confidence=case.confidence) for n in names]
+        table = pd.concat(tables or [pd.DataFrame(columns=["forget_set", "model", "side", column])])
+        return table[table["side"] == side].rename(columns={column: "value"})
+
+    return values
+
+
+def _at_equal_level(measure: Callable[[Run, float], float]) -> Callable[[Case], pd.DataFrame]:
+    return lambda case: memorization.at_equal_level(case.study, case.arm, (*case.ind, *case.ood), measure)
+
+
+def _steps_to(run: Run, level: float) -> float:
+    return genex.steps_to_forget(run.exposure.mean(axis=1) - level, run.steps)
+
+
+def _placebo(case: Case) -> pd.DataFrame:
+    table = trade_off.placebo_lost(case.study, [1.0])
+    return table[table["arm"] == case.arm].rename(columns={"lost": "value"})
+
+
+# For which cases a row is computed: what tells them apart, in words, and the case
+
+
+def by_draw(case: Case) -> dict[str, Case]:
+    """The other draws of both kinds, and all draws together; none where there is one each.
+
+    A draw of a kind stands as often in training and is unlearned in this arm. Sets of one's own are no draws, and a
+    pair of one kind has none.
+    """
+    how = case.study.examples.groupby("forget_set")[["kind", "repetitions"]].first().apply(tuple, axis=1)
+    there = [name for name in case.study.forget_sets if case.study.select(arm=case.arm, forget_set=name)]
+    every, other = {}, {}
+    for side, sets in (("ind", case.ind), ("ood", case.ood)):
+        like = {how[name] for name in sets if how[name][0] != "own"}
+        every[side] = tuple(name for name in there if name in sets or how[name] in like)
+        other[side] = tuple(name for name in every[side] if name not in sets)
+    if not all(other.values()) or set(every["ind"]) & set(every["ood"]):
+        return {}
+    names = {", ".join((*other["ind"], *other["ood"])): other, "all draws of both kinds": every}
+    return {name: replace(case, **sides) for name, sides in names.items()}
+
+
+def _learning_rates(case: Case) -> dict[str, Case]:
+    """The same training and method at every learning rate that there is an arm for."""
+    mine = [case.arms[case.arm][key] for key in ("trained_with", "method")]
+    same = {a: s.get("rate", 1.0) for a, s in case.arms.items() if [s["trained_with"], s["method"]] == mine}
+    names = {"½" if rate == 0.5 else f"{rate:g}": arm for arm, rate in sorted(same.items(), key=lambda item: item[1])}
+    return {f"learning rate × {name}": replace(case, arm=arm) for name, arm in names.items()}
+
+
+def _strata(case: Case) -> dict[str, Case]:
+    """The fewest against the most repetitions of every kind that has both."""
+    found = memorization.strata(case.study, case.arm)
+    sides = {kind: {"ind": (sets[0],), "ood": (sets[-1],)} for kind, sets in found.items()}
+    return {kind: replace(case, **s) for kind, s in (sides or {"(of any kind)": {"ind": (), "ood": ()}}).items()}
+
+
+def _once(case: Case) -> dict[str, Case]:
+    return {"": case}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of claims."""
+
+    claim: str
+    part: str  # nothing or a letter: decides; BESIDE: is shown with the claim
+    statement: str  # what a value beyond the margin supports; {} is what tells several cases apart
+    value: str | Callable[[Case], pd.DataFrame]  # column of a case's values, or a function of the case
+    sides: str  # OOD_MORE, IND_MORE: inside models that hold both; else mean over the sets that a model holds
+    unit: str
+    margin: str = ""  # name in claims.delta; in steps, a share of the case's own k*(InD); nothing: zero
+    sign: int | None = 1  # of a value that supports; 0: either; None: no verdict, for scale alone
+    threshold: bool = False  # the margin is the value to be passed, not a distance from zero
+    cases: Callable[[Case], dict[str, Case]] = _once
+    nothing: str = ""  # why there may be no value
+
 
 SAYS = {
     "C1": "GenEx is a metric for generative models: it separates, and its floor is calibrated",
@@ -18,96 +133,221 @@ SAYS = {
     "C5": "memorization affects unlearning",
     "C6": "difficulty affects unlearning",
 }
+NATS, LOST = ("nats per token", "C3_nats_per_token"), "performance lost at k*{}: InD − OOD"
+ALSO, HALF = ("nats per token", "C4_nats_per_token"), "performance lost in the second half of the steps: InD − OOD"
+FASTER = "lost in the second half of the steps − twice what the first half cost"
+K_STAR, STEPS = "k*(OOD) − k*(InD) {}", ("steps", "C2_share_of_k_star")
+LEVEL = K_STAR.format("from an equal level on, the smaller exposure at θ0 of both ({})")
+CORRELATED = "rate of unlearning rank-correlated with {}, given length, inside models and sets"
+SIDES = (("InD", IND), ("OOD", OOD))
+ROWS = (
+    Row("C1", "a", "run exposure at θ0 tells models trained on a set from models that were not: AUC above the margin",
+        _calibration("in", "auc"), BOTH, "AUC", "C1_auc", threshold=True),
+    Row("C1", "b", "of models never trained on a set, at most the margin lies outside the noise floor",
+        _calibration("out", "share_outside"), BOTH, "share of examples", "C1_outside", sign=-1, threshold=True,
+        nothing="fewer than three references a set"),
+    Row("C2", "", K_STAR.format("inside models that hold both"), "k_star", OOD_MORE, *STEPS),
+    Row("C2", BESIDE, K_STAR.format("inside models that hold both ({})"), "k_star", OOD_MORE, *STEPS, cases=by_draw),
+    Row("C2", BESIDE, "steps that take as many nats from θ0, the smaller exposure there of both: OOD − InD",
+        _at_equal_level(lambda run, nats: _steps_to(run, run.exposure[0].mean() - nats)), OOD_MORE, *STEPS),
+    Row("C2", BESIDE, LEVEL, _at_equal_level(lambda run, level: run.k_star - _steps_to(run, level)), OOD_MORE, *STEPS,
+        cases=_learning_rates),
+    Row("C3", "", LOST.format(""), "lost_100", IND_MORE, *NATS),
+    Row("C3", BESIDE, "performance lost at k95: InD − OOD", "lost_k95", IND_MORE, *NATS),
+    Row("C3", BESIDE, LOST.format(", against the references instead of θ0"), "lost_to_references", IND_MORE, *NATS),
+    Row("C3", BESIDE, LOST.format(", on a sample of the core"), "lost_retain", IND_MORE, *NATS),
+    Row("C3", BESIDE, LOST.format(", by translations"), "lost_bleu", IND_MORE, "BLEU"),  # no margin was fixed for it
+    Row("C3", BESIDE, LOST.format("") + " ({})", "lost_100", IND_MORE, *NATS, cases=by_draw),
+    Row("C3", BESIDE, LOST.format(", by translations") + " ({})", "lost_bleu", IND_MORE, "BLEU", cases=by_draw),
+    Row("C4", "a", "performance lost after 50 % of k*: InD − OOD", "lost_50", IND_MORE, *ALSO),
+    Row("C4", "b", "performance lost after 100 % of k*: InD − OOD", "lost_100", IND_MORE, *ALSO),
+    Row("C4", "c", f"InD: {FASTER}", "faster", IND, "nats per token"),
+    Row("C4", BESIDE, f"{FASTER}: InD − OOD", "faster", IND_MORE, "nats per token"),
+    Row("C4", BESIDE, HALF, "lost_later", IND_MORE, *ALSO),
+    Row("C4", BESIDE, HALF + " ({})", "lost_later", IND_MORE, *ALSO, cases=by_draw),
+    Row("C4", BESIDE, "performance lost after 50 % of k*: InD − OOD ({})", "lost_50", IND_MORE, *ALSO, cases=by_draw),
+    Row("C4", BESIDE, "placebo: lost by as many steps of ascent on InD from models that never saw it", _placebo, IND,
+        "nats per token", sign=None, nothing="no placebo runs in this arm"),
+    Row("C5", "", CORRELATED.format("memorization"), "rate_mem", BOTH, RHO, "C5_rho", sign=0),
+    Row("C5", BESIDE, "performance lost at equal nats removed: most repeated − least repeated {} set",
+        _at_equal_level(memorization.lost_at_removed), OOD_MORE, *NATS, sign=0, cases=_strata,
+        nothing="no kind with two repetition strata in this arm"),
+    Row("C5", BESIDE, "rate with memorization, difficulty held fixed", "rate_mem_given_difficulty", BOTH, RHO, "C5_rho",
+        sign=0),
+    *(Row("C5", BESIDE, f"rate with memorization, {s} alone", "rate_mem", side, RHO, "C5_rho", sign=0)
+      for s, side in SIDES),
+    Row("C5", BESIDE, "its k* with memorization, partly by construction", "k_star_mem", BOTH, RHO, "C5_rho", sign=0),
+    Row("C6", "", CORRELATED.format("difficulty"), "rate_difficulty", BOTH, RHO, "C6_rho", sign=0),
+    Row("C6", BESIDE, "rate with difficulty, memorization held fixed", "rate_difficulty_given_mem", BOTH, RHO, "C6_rho",
+        sign=0),
+    *(Row("C6", BESIDE, f"rate with difficulty, {s} alone", "rate_difficulty", side, RHO, "C6_rho", sign=0)
+      for s, side in SIDES),
+)  # fmt: skip
 
 
-def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim and arm: claim, says, arm, verdict, p_holm, because (the parts' verdicts and reasons)."""
-    rows = []
-    for (claim, arm), group in table[table["part"] != BESIDE].groupby(["claim", "arm"], sort=False):
-        by_part = [f"{claim}{row.part} {row.verdict}" for row in group.itertuples()] if len(group) > 1 else []
-        reasons = dict.fromkeys(r for r in group["reason"] if r)
-        rows.append({"claim": claim, "says": SAYS[claim], "arm": arm, "verdict": group["claim_verdict"].iloc[0],
-                     "p_holm": group["p_holm"].iloc[0], "because": "; ".join([*by_part, *reasons])})  # fmt: skip
-    return pd.DataFrame(rows)
+# From rows to the table
 
 
-def sentence(row) -> str:
-    """A row of the claims table in words, with its interval, margin, n, p and verdict, or why it has none."""
-    label = f"{row.claim}{'' if row.part == BESIDE else row.part} {row.arm}: {row.statement}"
-    if not np.isfinite(row.estimate):
-        return f"{label}: no value ({row.reason})."
-    limits = f" [{_number(row.low)}, {_number(row.high)}]" if np.isfinite(row.low) else " (no interval)"
-    text = f"{label}: {_number(row.estimate)}{limits} {row.unit}, n = {row.n}"
-    if np.isfinite(row.delta):
-        text += f", δ {_number(row.delta)}" if row.claim != "C1" else f", threshold {_number(row.delta)}"
-    if np.isfinite(row.p_holm):
-        text += f", p {_p(row.p_holm)} after Holm, sign-flip {_p(row.p_sign_flip)}"
-    if row.verdict:
-        text += f": {row.verdict}"
-    return text + (f" ({row.reason})." if row.reason else ".")
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
-
-
-def _p(value: float) -> str:
-    return "not computed" if not np.isfinite(value) else "< 0.001" if value < 1e-3 else f"{value:.2g}"
-
-
-def set_overview(sets: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """The set table for reading: one row a set and arm, 'mean [low, high]' cells under the given titles.
+def claims_table(
+    study: Study, table: pd.DataFrame, *, arms: Mapping[str, Mapping], ind: str, ood: str, headline: Sequence[str],
+    delta: Mapping[str, float], confidence: float = 0.95,
+) -> pd.DataFrame:  # fmt: skip
+    """Every row of every claim in the headline arms, with columns COLUMNS.
 
     Args:
-        sets: `summaries.set_table`.
-        titles: quantity -> column title.
+        study: as loaded; `table` is `runs.run_table` of it, `arms` the block of that name.
+        ind, ood, headline, delta, confidence: the block `claims`.
     """
-    if not len(sets):
-        return pd.DataFrame(columns=["arm", "forget_set", "n", *titles.values()])
-    rows = []
-    for (arm, name), group in sets.groupby(["arm", "forget_set"], sort=False):
-        by_name = group.set_index("quantity")
-        cells = {title: _cell(by_name.loc[quantity]) for quantity, title in titles.items()}
-        rows.append({"arm": arm, "forget_set": name, "n": int(by_name.loc["k_star", "n"]), **cells})
-    return pd.DataFrame(rows)
+    values, found = _values(study, table), []
+    for arm in headline:
+        whole = Case(study, arms, values, arm, (ind,), (ood,), delta, confidence)
+        counted_out = _not_memorized(whole)
+        for row in ROWS:
+            for name, case in row.cases(whole).items():
+                line = _computed(row, case) | {"arm": arm, "statement": row.statement.format(name)}
+                mark = counted_out if row.claim != "C1" else ""  # the metric is judged on whatever was learnt
+                found.append(line | {"reason": "; ".join(filter(None, (line["reason"], mark)))})
+    made = pd.DataFrame(found).assign(p_holm=np.nan, claim_verdict="")
+    made = made.sort_values("claim", kind="stable", ignore_index=True)
+    return decide(made, confidence=confidence)[COLUMNS]
 
 
-def _cell(row: pd.Series) -> str:
-    if not np.isfinite(row["estimate"]):
-        return "–"
-    if np.isfinite(row["low"]):
-        return f"{_number(row['estimate'])} [{_number(row['low'])}, {_number(row['high'])}]"
-    return f"{'≥ ' if 'lower bound' in row['reason'] else ''}{_number(row['estimate'])}"
+def _values(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    other = [runs.run_row(study, run) for run in study.runs if study.rates[run.arm] != 1]
+    inside = pd.concat([table, pd.DataFrame(other)]) if other else table
+    inside = inside[inside["role"] == "in"]
+    later = inside["lost_100"] - inside["lost_50"]
+    rho = memorization.correlations_by_model(memorization.example_rates(study))
+    rho[list(memorization.RHOS)] = stats.fisher_z(rho[list(memorization.RHOS)])
+    inside = inside.assign(lost_later=later, faster=later - 2 * inside["lost_50"])
+    return inside.merge(rho, on=["arm", "forget_set", "model"], how="left")
 
 
-def write_summary(table: pd.DataFrame, study: Study, runs: pd.DataFrame, path: str | Path) -> dict:
-    """Write the answers as JSON for other programs: counts, and for every claim and arm its verdict with its parts."""
-    inside = runs[runs["role"] == "in"]
-    summary = {
-        "models": len(study.design),
-        "trained_with": sorted(study.references),
-        "forget_sets": study.forget_sets,
-        "runs": len(inside),
-        "censored": int(inside["k_star"].isna().sum()),
-        "missing": study.missing,
-        "claims": {claim: _claim(table[table["claim"] == claim], claim) for claim in CLAIMS},
-    }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return summary
+def _of_pair(case: Case) -> pd.DataFrame:
+    return case.inside[case.inside["forget_set"].isin((*case.ind, *case.ood))]
 
 
-def _claim(rows: pd.DataFrame, claim: str) -> dict:
-    arms = {}
-    for arm, group in rows[rows["part"] != BESIDE].groupby("arm", sort=False):
-        columns = ["part", "statement", "estimate", "low", "high", "unit", "delta", "n", "p", "verdict", "reason"]
-        parts = [{k: _plain(v) for k, v in row.items()} for row in group[columns].to_dict("records")]
-        arms[arm] = {"verdict": group["claim_verdict"].iloc[0], "p_holm": _plain(group["p_holm"].iloc[0]),
-                     "parts": parts}  # fmt: skip
-    return {"says": SAYS[claim], "arms": arms}
+def _not_memorized(case: Case) -> str:
+    """Which of the sets have too small an instance part at θ0 to count, in words, or nothing."""
+    shares = _of_pair(case).groupby("forget_set")["instance_share"].mean()
+    low = {name: share for name, share in shares.items() if runs.memorized(share) == "no"}
+    why = "{} not memorized (instance part {:.0%} of its exposure at θ0): not counted"
+    return "; ".join(why.format(*item) for item in low.items())
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+def _by_model(table: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
+    """Model -> mean value over those of the sets that it holds; NaN where one of them is NaN."""
+    here = table[table["forget_set"].isin(sets)].groupby("model")["value"]
+    return here.agg(lambda values: values.mean(skipna=False)).astype(float)
+
+
+def _pairs(case: Case, column: str | pd.DataFrame) -> pd.DataFrame:
+    """Models that hold both sides: columns ind and ood, of a column of the case's values or a table of its own."""
+    table = case.inside.assign(value=case.inside[column]) if isinstance(column, str) else column
+    return pd.concat({side: _by_model(table, getattr(case, side)) for side in ("ind", "ood")}, axis=1, join="inner")
+
+
+def _compared(row: Row, case: Case) -> tuple[Array, str]:
+    """(n_models,) what the row compares, and why some or all of it is missing."""
+    table = row.value(case) if callable(row.value) else case.inside.assign(value=case.inside[row.value])
+    paired, sets = row.sides in (OOD_MORE, IND_MORE), {IND: case.ind, OOD: case.ood}
+    values = _by_model(table, sets.get(row.sides, (*case.ind, *case.ood)))
+    if paired:
+        pairs = _pairs(case, table)
+        values = (pairs["ood"] - pairs["ind"]) * (1 if row.sides == OOD_MORE else -1)
+    absent = ["/".join(names) for names in sets.values() if _by_model(table, names).isna().all()]
+    lost, why = int(values.isna().sum()), ""
+    if not len(case.inside):
+        why = f"no runs in arm {case.arm}"
+    elif row.nothing and lost == len(values):
+        why = row.nothing
+    elif paired and absent:
+        why = f"arm {case.arm} has no value for {' or '.join(absent)}"
+    elif paired and not len(values):
+        why = f"no model holds both {' and '.join('/'.join(names) for names in sets.values())}"
+    elif lost:
+        why = f"{lost} of {len(values)} {'pairs' if paired else 'models'} left out: censored or not measured"
+    return values.to_numpy(dtype=float), why
+
+
+def _computed(row: Row, case: Case) -> dict:
+    """A row's estimate, interval, p values and the interval's verdict."""
+    values, reason = _compared(row, case)
+    values, k_star = values[np.isfinite(values)], _pairs(case, "k_star")
+    margin = case.delta.get(row.margin, 0.0)
+    if row.unit == "steps":
+        margin = margin * float(k_star["ind"].mean()) if k_star["ind"].notna().any() else 0.0
+    null = margin if row.threshold else 0.0  # from which values are counted
+    least = 0.0 if row.threshold else float(np.arctanh(margin)) if row.unit == RHO else margin
+    interval = stats.t_interval(values - null, confidence=case.confidence)
+    if interval.n < 2:
+        reason = reason or ("one model has no interval" if interval.n else "no model has a value")
+    back = np.tanh if row.unit == RHO else lambda value: value + null
+    found = {"claim": row.claim, "part": row.part, "unit": row.unit, "n": interval.n, "reason": reason}
+    found |= {key: float(back(getattr(interval, key))) for key in ("estimate", "low", "high")}
+    if row.sign is None:
+        return found | {"delta": np.nan, "p": np.nan, "p_sign_flip": np.nan, "verdict": ""}
+    found |= {"delta": margin, "p": stats.p_beyond(values - null, delta=least), "p_sign_flip": np.nan}
+    if len(values) <= FLIPPED:
+        found["p_sign_flip"] = stats.sign_flip_p(values - null, delta=least)
+    found["verdict"] = stats.verdict(interval, delta=least, direction=row.sign)
+    if row.value == "k_star" and k_star.isna().any(axis=None):
+        found |= _by_signs(case, k_star)
+    together = float(np.tanh(_of_pair(case)["mem_difficulty"].mean())) if "given" in str(row.value) else 0.0
+    if abs(together) > case.delta["identifiable_rho"]:
+        why = f"memorization and difficulty correlate at {together:+.2f}"
+        found |= {"verdict": "not identifiable", "reason": why}
+    return found
+
+
+def _by_signs(case: Case, pairs: pd.DataFrame) -> dict:
+    """With a censored run, pairs enter a sign test by their bounds."""
+    filled, censored = pairs.fillna(_pairs(case, "last_step")), pairs.isna()
+    test = stats.sign_test_by_bounds(
+        a=filled["ood"], b=filled["ind"], a_censored=censored["ood"], b_censored=censored["ind"]
+    )
+    found = {"low": np.nan, "high": np.nan, "p": test.p, "p_sign_flip": np.nan, "n": len(pairs)}
+    if not test.positive + test.negative:
+        return found | {"verdict": NOT_COMPUTED, "reason": "every pair holds censored runs"}
+    word = "supported" if test.positive > test.negative else "contradicted"
+    reason = (
+        f"{int(censored.any(axis=1).sum())} of {len(pairs)} pairs hold a censored run: sign test by bounds, "
+        f"{test.positive} longer, {test.negative} shorter, {test.unknown} unknown; the estimate is over uncensored "
+        "pairs"
+    )
+    return found | {"verdict": word if test.p < 1 - case.confidence else "inconclusive", "reason": reason}
+
+
+def decide(table: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Fill p_holm and claim_verdict: one test a claim and arm, over all of them.
+
+    The claim's p is the largest of its parts' (all must hold); where a part is contradicted, the smallest of the
+    contradicted parts' times the number of parts (one is enough).
+    """
+    table, parts = table.copy(), table[table["part"] != BESIDE]
+    groups = [group for _, group in parts.groupby(["claim", "arm"], sort=False)]
+    for group, p in zip(groups, stats.holm([_claim_p(group) for group in groups]), strict=True):
+        word, said = _claim_verdict(group, p, 1 - confidence), group["reason"]
+        counted = not said.str.contains("not counted").any() or word == NOT_COMPUTED
+        table.loc[group.index, "p_holm"] = p
+        table.loc[group.index, "claim_verdict"] = word if counted else "not counted"
+        beyond = group["verdict"].isin(["supported", "contradicted"]).all()
+        if word == "inconclusive" and p >= 1 - confidence and beyond:
+            table.loc[group.index, "reason"] = (said + "; not beyond the margin after Holm").str.lstrip("; ")
+    return table
+
+
+def _claim_p(parts: pd.DataFrame) -> float:
+    against = parts.loc[parts["verdict"] == "contradicted", "p"]
+    return float(min(1.0, against.min() * len(parts)) if len(against) else parts["p"].max(skipna=False))
+
+
+def _claim_verdict(parts: pd.DataFrame, p: float, alpha: float) -> str:
+    words = set(parts["verdict"])
+    if "contradicted" in words:
+        return "contradicted" if p < alpha else "inconclusive"
+    if NOT_COMPUTED in words:
+        return NOT_COMPUTED
+    if words == {"supported"}:
+        return "supported" if p < alpha else "inconclusive"
+    return "equivalent" if words == {"equivalent"} else "inconclusive"

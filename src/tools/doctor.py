@@ -1,10 +1,8 @@
-"""What is wrong with this machine, in words, before a long run; mends what can be mended without asking.
+"""What is wrong with this machine, in words, before a long run; mends what can be mended without a question.
 
-python -m tools.doctor            report, exit status 1 if something would stop or falsify a run
-python -m tools.doctor --speed    also time the reference: 2048 x 2048 products in float32 and bfloat16
+`python -m tools.doctor` reports; exit status 1 if something would stop or falsify a run.
 """
 
-import contextlib
 import json
 import os
 import platform
@@ -12,11 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tools.stages import minutes, runs
 from tools.tasks import default_workers
 from unlearning.errors import StudyError
 
@@ -28,22 +26,16 @@ MEMORY_GIB_PER_TASK = 2
 
 def machine() -> dict[str, object]:
     """Processor, cores, memory and versions, for the record of a run."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8") if info.exists() else "", re.M)
     return {
-        "processor": processor(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory_gib()),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in KEY_PACKAGES},
+        "versions": {name: installed(name) for name in KEY_PACKAGES},
     }
-
-
-def processor() -> str:
-    """Name of the processor, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def memory_gib() -> float:
@@ -53,11 +45,10 @@ def memory_gib() -> float:
 
 def locked() -> dict[str, str]:
     """Versions by package name (as written) in the lock file."""
-    lines = [line.split("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines()]
-    return dict(line.split("==", 1) for line in lines if "==" in line)
+    return dict(re.findall(r"^([\w.-]+)==([\w.]+)", LOCK.read_text(encoding="utf-8"), re.M))
 
 
-def _version(name: str) -> str | None:
+def installed(name: str) -> str | None:
     """Installed version without its local suffix (2.13.0+cpu and 2.13.0 are one version)."""
     try:
         return version(name).split("+")[0]
@@ -67,38 +58,30 @@ def _version(name: str) -> str | None:
 
 def problems() -> Iterator[str]:
     """Everything that would stop a run, or make its results differ, each with what mends it."""
-    yield from _python_problems()
-    yield from _version_problems()
-    yield from _path_problems()
-    yield from _git_problems()
-    try:
-        default_workers()
-    except StudyError as error:
-        yield str(error)
-
-
-def _python_problems() -> Iterator[str]:
     if sys.version_info[:2] != (3, 11):
         yield f"Python is {platform.python_version()}; the study is pinned to 3.11. Install 3.11, then `make env`."
-    if os.environ.get("JUPYTER_PREFER_ENV_PATH") == "0":
-        yield "JUPYTER_PREFER_ENV_PATH=0 lets another installation's kernel run the notebooks. Unset it."
-
-
-def _version_problems() -> Iterator[str]:
     if not LOCK.exists():
         yield f"{LOCK} is not here. Run from the top of the repository."
         return
-    wrong = [(n, _version(n), v) for n, v in locked().items() if _version(n) != v]
-    if wrong:
-        shown = ", ".join(f"{n} {has or 'is missing'} (locked: {v})" for n, has, v in wrong[:5])
+    if wrong := [(name, installed(name), v) for name, v in locked().items() if installed(name) != v]:
+        shown = ", ".join(f"{name} {has or 'is missing'} (locked: {v})" for name, has, v in wrong[:5])
         yield f"{len(wrong)} packages differ from {LOCK}: {shown}. Run `make env`."
-
-
-def _path_problems() -> Iterator[str]:
     for tool in ("python", "dvc"):
         found = shutil.which(tool)
         if not found or Path(found).parent.resolve() != Path(sys.prefix, "bin").resolve():
             yield f"`{tool}` on the PATH is {found}, not this environment's. Run `. .venv/bin/activate`, or use make."
+    if Path(".git").exists():
+        if not shutil.which("git"):
+            yield "git is not installed; dvc needs it in a git checkout. Install it."
+            return
+        command = ["git", "check-attr", "filter", "--", "notebooks/03_base.ipynb", "results/notebooks/base.ipynb"]
+        told = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        if filtered := [line for line in told if not line.endswith((": unspecified", ": unset"))]:
+            yield f"a git filter rewrites notebooks ({filtered[0]}): dvc sees changes. Run `nbstripout --uninstall`."
+    try:
+        default_workers()
+    except StudyError as error:
+        yield str(error)
 
 
 def warnings() -> Iterator[str]:
@@ -106,98 +89,43 @@ def warnings() -> Iterator[str]:
     free = shutil.disk_usage(".").free / 2**30
     if free < DISK_GIB:
         yield f"only {free:.1f} GiB of disk are free here; a full run takes up to {DISK_GIB}."
-    with contextlib.suppress(StudyError):
-        workers = default_workers()
-        if memory_gib() < 0.9 * MEMORY_GIB_PER_TASK * workers:
-            fewer = max(int(memory_gib() // MEMORY_GIB_PER_TASK), 1)
-            yield (
-                f"{workers} tasks side by side may need {MEMORY_GIB_PER_TASK * workers} GiB of memory, there are "
-                f"{memory_gib():.0f}. To be safe, set UNLEARNING_WORKERS={fewer}."
-            )
-
-
-def _git_problems() -> Iterator[str]:
-    if not Path(".git").exists():
-        return
-    if not shutil.which("git"):
-        yield "git is not installed; dvc needs it in a git checkout. Install it."
-        return
-    names = ["notebooks/03_base.ipynb", "results/notebooks/base.ipynb", "results/tables/design.csv"]
-    out = subprocess.run(["git", "check-attr", "filter", "--", *names], capture_output=True, text=True).stdout
-    filtered = [line for line in out.splitlines() if not line.endswith((": unspecified", ": unset"))]
-    if filtered:
-        yield (
-            f"a git filter rewrites notebooks ({filtered[0]}), so that dvc sees changes that nobody made. "
-            "Run `nbstripout --uninstall`."
-        )
+    need = MEMORY_GIB_PER_TASK * default_workers()
+    if memory_gib() < 0.9 * need:
+        fits = max(int(memory_gib() // MEMORY_GIB_PER_TASK), 1)
+        yield f"tasks side by side may need {need} GiB of memory, of {memory_gib():.0f}: UNLEARNING_WORKERS={fits}."
 
 
 def mend() -> Iterator[str]:
     """Put right what needs no question: an archive without .git, a lock file that a kill cut short."""
-    if not Path(".git").exists() and not _git_above():
+    if not any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
         local = Path(".dvc/config.local")
         if "no_scm" not in (local.read_text(encoding="utf-8") if local.exists() else ""):
             subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true"], check=True)
             yield "there is no .git here (an archive): told dvc to do without (.dvc/config.local)"
     rwlock = Path(".dvc/tmp/rwlock")
-    if rwlock.exists():
-        text = rwlock.read_text(encoding="utf-8", errors="replace")
-        try:
-            json.loads(text or "{}")
-        except ValueError:
-            if any(Path(f"/proc/{pid}").exists() for pid in re.findall(r'"pid": (\d+)', text)):
-                return  # dvc is at work here and just writing it
+    text = rwlock.read_text(encoding="utf-8", errors="replace") if rwlock.exists() else ""
+    try:
+        json.loads(text or "{}")
+    except ValueError:
+        if not any(Path(f"/proc/{pid}").exists() for pid in re.findall(r'"pid": (\d+)', text)):  # else dvc writes it
             rwlock.unlink()
             yield "removed .dvc/tmp/rwlock, which a killed run had left cut off in the middle"
 
 
-def _git_above() -> bool:
-    return any((folder / ".git").exists() for folder in Path.cwd().parents)
-
-
-def reference_gflops(dtype: str, *, size: int = 2048, repeats: int = 5) -> float:
-    """The machine's yardstick: GFLOP/s of a size x size matrix product with all threads, to three digits.
-
-    The median of `repeats` products; one alone where the first took over ten seconds (bfloat16 on a processor
-    that has no instructions for it).
-    """
-    import torch
-
-    left, right = (torch.ones(size, size, dtype=getattr(torch, dtype)) for _ in range(2))
-    seconds: list[float] = []
-    while len(seconds) <= repeats:
-        start = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - start)
-        if seconds[0] > 10:
-            break
-    median = sorted(seconds[1:] or seconds)[len(seconds[1:]) // 2]
-    return float(f"{2 * size**3 / median / 1e9:.3g}")
-
-
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Report and mend; 1 if something is wrong that needs a hand."""
     for done in mend():
-        print(f"mended: {done}")
+        print(f"put right: {done}")
     found = list(problems())
-    for problem in found:
-        print(f"problem: {problem}", file=sys.stderr)
-    for warning in warnings():
-        print(f"warning: {warning}", file=sys.stderr)
-    here = machine()
-    free = shutil.disk_usage(".").free / 2**30
-    print(f"{here['processor']}, {here['cores']} cores, {memory_gib():.0f} GiB memory, {free:.0f} GiB disk free")
-    if "--speed" in arguments:
-        here["reference_gflops"] = {dtype: reference_gflops(dtype) for dtype in ("float32", "bfloat16")}
-        path = Path("results/runs/machine.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8")
-        for dtype, speed in here["reference_gflops"].items():
-            print(f"2048^3 {dtype} product: {speed:g} GFLOP/s")
-    if not found:
-        print("nothing is wrong with this machine")
+    told = [f"problem: {problem}" for problem in found] or [f"warning: {warning}" for warning in warnings()]
+    print("\n".join(told) or "nothing is wrong with this machine", file=sys.stderr if told else sys.stdout)
+    if records := list(runs().values()):
+        where = ", ".join(sorted({f"{record['cores']} cores of {record['processor']}" for record in records}))
+        print(
+            f"all stages took {minutes(records):.0f} minutes when last recorded, on {where}; dvc skips what is current"
+        )
     return min(len(found), 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -11,8 +11,10 @@ LINKS = (
     (re.compile(r"\]\(\d\d_(?!train\b|unlearn\b)(\w+\.ipynb)\)"), r"](\1)"),
     (re.compile(r"\]\(\.\./results/notebooks/"), "]("),
     (re.compile(r"\]\(\.\./results/notebooks\)"), "](./)"),
+    (re.compile(r"\]\(\.\./(?=\w)"), "](../../"),
     (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
 )
+LEFT_OUT = {"parameters", "injected-parameters"}  # tags of cells: what they hold, the next one shows as a table
 CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
 
 
@@ -26,11 +28,9 @@ def normalise(notebook: Any) -> Any:
     """
     import nbformat
 
-    metadata = notebook.metadata
-    for name in ("papermill", "widgets", "execution"):
-        metadata.pop(name, None)
-    metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    metadata.language_info = {"name": "python"}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    notebook.cells = [cell for cell in notebook.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         for name in CELL_METADATA:
@@ -49,6 +49,4 @@ def normalise(notebook: Any) -> Any:
 
 
 def _is_noise(output: Any) -> bool:
-    if output.output_type == "stream":
-        return output.name == "stderr"
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})

@@ -1,123 +1,144 @@
 """The command of every stage: execute a notebook by papermill so that the same inputs give the same bytes.
 
-    python -m tools.run notebooks/04_train.ipynb results/notebooks/train-adamw.ipynb \\
-        optimizer=adamw
+    python -m tools.run notebooks/04_train.ipynb optimizer=adamw
 
-The parameters are those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name) and the
-`name=value` arguments, strings. They must be exactly the names in the notebook's cell tagged `parameters`, and
-the package modules a notebook imports must be exactly those among the stage's `deps`, so what a notebook sees
-is what dvc tracks. Outside `dvc repro`, name the stage by DVC_STAGE.
+DVC_STAGE names the stage (dvc sets it); the executed copy becomes results/notebooks/<stage>.ipynb. The parameters are
+those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name), the `name=value` arguments, which
+are strings, and full=True where the notebook declares it. They must be exactly the names in the cell tagged
+`parameters`, and the package modules that a notebook loads must lie in the stage's `deps`: a notebook sees what dvc
+tracks.
 """
 
+import ast
 import contextlib
+import importlib.util
 import json
 import logging
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools import settings, stages
-from tools.keep import restored_on_failure, written_before
 from tools.normalise import normalise
 from tools.tasks import default_workers
 from unlearning.errors import StudyError
 
-# Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step.
+# Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step, nobody's defaults.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
+    "PYTHONNOUSERSITE": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",
     "IPYKERNEL_CELL_NAME": "<cell>",
+    "MATPLOTLIBRC": str(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/matplotlibrc"),
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_MININTERVAL": "10",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ENVIRONMENT |= {
+    f"HF_{name}": "1"
+    for name in ("HUB_DISABLE_TELEMETRY", "DATASETS_DISABLE_PROGRESS_BARS", "HUB_DISABLE_PROGRESS_BARS")
 }
 
 # No network, but for what the settings name: a model of the hub, a data set of the hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 # One instruction set for all machines, so that their numbers agree; bfloat16 needs a newer one.
-ONE_INSTRUCTION_SET = {
-    "MKL_CBWR": "AVX2",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
-    "OPENBLAS_CORETYPE": "Haswell",
-}
+ONE_INSTRUCTION_SET = {"MKL_CBWR": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+ONE_INSTRUCTION_SET |= {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR", "OPENBLAS_CORETYPE": "Haswell"}
 
-# A cell that is run behind the notebook's last one and not kept: which package modules the kernel has imported.
-PROBE = """
-import json as _json, sys as _sys
-print(_json.dumps(sorted(
-    name for name, module in _sys.modules.items()
-    if name.startswith("unlearning.") and not hasattr(module, "__path__")
-)))
-"""
+# What a user may have set for all notebooks of theirs.
+PERSONAL = ("PYTHONSTARTUP", "JUPYTER_PATH")
+
+# A cell that is run after the notebook's last one and not kept: which package modules the kernel has imported.
+PROBE = """import sys as _sys
+print(*(name for name, module in _sys.modules.items()
+        if name.startswith(("unlearning.", "paper.")) and not hasattr(module, "__path__")))"""
 
 
-def run(source: Path, target: Path, extras: dict[str, str]) -> None:
-    """Execute a notebook for the stage named by DVC_STAGE and write its normalised copy.
-
-    Raises:
-        StudyError: settings, parameters or dependencies do not fit, or the notebook failed or left out an output;
-            tables, figures and executed notebooks are then as before.
-    """
+def run(source: Path, extras: dict[str, str]) -> None:
+    """Execute a notebook for the stage that DVC_STAGE names, and write its copy; all is as before if it fails."""
     # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    stage = os.environ.get("DVC_STAGE")
-    if not stage:
-        raise StudyError("run through dvc (dvc repro -s STAGE), or name the stage: DVC_STAGE=… python -m …")
-    if not source.is_file():
-        raise StudyError(f"there is no notebook {source}")
-    stage = stage.rpartition(":")[2]
+    import nbformat
+
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    if not stage or not source.is_file():
+        told = f"there is no notebook {source}" if stage else "run through dvc (dvc repro -s STAGE), or set DVC_STAGE"
+        raise StudyError(told)
     found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
-    params = stages.params(stage) | extras
-    deps = stages.dependencies(stage)
-    if any(dep.startswith("own/") for dep in deps):
+    if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
-    _check_parameters(source, params, stage)
-    stages.check_modules(stage, stages.imported_by(source), deps)
+    params = parameters(source, stages.params(stage) | extras, stage)
+    stages.check_inputs(stage)
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
     os.environ["UNLEARNING_TASK_LOG"] = str(log.resolve())
-    outs = stages.outputs(stage)
+    outs, target = stages.outputs(stage), Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb"
     started, now = time.monotonic(), time.time()
     with restored_on_failure(outs):
         notebook = _execute(source, params, stage)
-        loaded = json.loads("".join(o.text for o in notebook.cells.pop().outputs))
-        stages.check_modules(stage, set(loaded), deps, at_run_time=True)
-        _write(normalise(notebook), target)
-        if left := written_before(now - 1, outs):  # a file's time may lag behind the clock by a few milliseconds
-            raise StudyError(f"stage {stage} did not write {', '.join(map(str, left))}, as dvc.yaml says it does")
+        loaded = "".join(output.text for output in notebook.cells.pop().outputs).split()
+        if missing := stages.undeclared(stage, loaded):
+            raise StudyError(f"dvc.yaml: stage {stage} loads but does not depend on {', '.join(missing)}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(nbformat.writes(normalise(notebook)).rstrip("\n") + "\n", encoding="utf-8", newline="\n")
+        _settle(stage, outs, now - 1)  # a file's time may lag behind the clock by a few milliseconds
     _record(stage, time.monotonic() - started, log)
 
 
-def _check_parameters(source: Path, params: dict[str, Any], stage: str) -> None:
-    import papermill
+def parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, Any]:
+    """What the notebook gets, if that is what its parameters cell declares."""
+    import nbformat
 
-    with _quiet():
-        declared = set(papermill.inspect_notebook(str(source)))
-    unknown, missing = sorted(declared - set(params)), sorted(set(params) - declared)
-    if unknown or missing:
-        raise StudyError(
-            f"{source} and stage {stage} of dvc.yaml disagree on the parameters: "
-            + "; ".join(
-                [f"not given by the stage: {', '.join(unknown)}"] * bool(unknown)
-                + [f"not in the notebook's parameters cell: {', '.join(missing)}"] * bool(missing)
-            )
-        )
+    cells = nbformat.read(source, as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    declared = {target.id for node in ast.parse(code).body for target in node.targets}
+    params |= {"full": True} if "full" in declared else {}
+    if unlike := sorted(declared ^ set(params)):
+        told = [f"{name} ({'the notebook' if name in declared else 'the stage'} alone has it)" for name in unlike]
+        raise StudyError(f"{source} and stage {stage} of dvc.yaml disagree on the parameters: {', '.join(told)}")
+    return params
+
+
+@contextlib.contextmanager
+def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
+    """No result is lost to a run that fails: outputs are kept aside, and put back on an exception (or Ctrl-C)."""
+    with tempfile.TemporaryDirectory(prefix="unlearning-") as folder:
+        kept = {path: Path(folder) / str(number) for number, path in enumerate(paths) if path.exists()}
+        for path, copy in kept.items():
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, copy)
+        try:
+            yield
+        except BaseException:
+            for path in paths:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for path, copy in kept.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(copy, path)
+            raise
+
+
+def _settle(stage: str, outs: list[Path], started: float) -> None:
+    """The outputs of this run alone: files that earlier settings left in a folder go."""
+    for out in outs:
+        files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out] * out.exists()
+        old = [path for path in files if path.stat().st_mtime < started]
+        if out.parts[0] == "figures":  # of a study that is too small nothing may be drawn
+            out.mkdir(parents=True, exist_ok=True)
+        elif len(old) == len(files):
+            raise StudyError(f"stage {stage} did not write {out}, as dvc.yaml says it does")
+        for path in old:
+            path.unlink()
 
 
 def environment(params: dict[str, Any]) -> dict[str, str]:
@@ -138,24 +159,19 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(environment(params))
+    os.environ.update(environment(params) | {"UNLEARNING_STAGE": stage})
     _show_log()
+    told = {"progress_bar": False, "log_output": True, "record_timing": False, "coalesce_streams": True}
     try:
-        with _sockets() as config:
+        with _own_folder() as config:
             executed = papermill.execute_notebook(
-                notebook,
-                str(failed),
-                parameters=params,
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=True,
-                record_timing=False,
-                coalesce_streams=True,
-                start_timeout=120,
-                config=config,
+                notebook, str(failed), params, kernel_name="python3", start_timeout=120, config=config, **told
             )
     except PapermillExecutionError as error:
-        raise StudyError(_explain(error, stage, failed)) from None
+        if error.ename == "StudyError":  # a mistake of the user is told in its own words
+            raise StudyError(f"stage {stage}: {error.evalue}") from None
+        where = f"stage {stage} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {failed}"
+        raise StudyError("\n".join([*error.traceback, "", where])) from None
     except DeadKernelError:
         raise StudyError(
             f"stage {stage}: the notebook's process died, most likely for lack of memory. Close other programs or "
@@ -166,65 +182,38 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
 
 
 @contextlib.contextmanager
-def _sockets() -> Iterator[Any]:
-    """How the kernel is reached: by sockets in a temporary folder (ipykernel warns of TCP), if their names fit."""
+def _own_folder() -> Iterator[Any]:
+    """A folder for the kernel's configuration, in place of the user's, and for its sockets (ipykernel warns of TCP)."""
     from traitlets.config import Config
 
     config = Config()
     with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR"), folder))
+        for name in PERSONAL:
+            os.environ.pop(name, None)
         if len(folder) < 80:  # a socket's name has at most 107 characters
             config.KernelManager.transport = "ipc"
             config.KernelManager.ip = f"{folder}/socket"
         yield config
 
 
-def _explain(error: Any, stage: str, failed: Path) -> str:
-    """One message for a mistake of the user; a traceback and where to look for anything else."""
-    if error.ename == "StudyError":
-        return f"stage {stage}: {error.evalue}"
-    text = "\n".join(error.traceback)
-    return f"{text}\n\nstage {stage} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {failed}"
-
-
-def _write(notebook: Any, target: Path) -> None:
-    import nbformat
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8", newline="\n")
-    os.replace(temporary, target)
-
-
 def _record(stage: str, seconds: float, log: Path) -> None:
-    """Time, memory and machine of this run, for the README and the plan of `make repro` (no output of a stage)."""
+    """Time, memory and machine of this run, for the pages that tell it (no output of a stage)."""
     from tools.doctor import machine
 
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
-    peak_mib = peak / 1024 if sys.platform != "darwin" else peak / 2**20
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    log.unlink(missing_ok=True)
-    tasks = [json.loads(line) for line in lines]
+    peak_mib = peak / (2**20 if sys.platform == "darwin" else 1024)
+    tasks = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     path = Path("results/runs") / f"{stage}.json"
     work = sum(t["count"] * t["seconds_each"] for t in tasks) / default_workers()
     if work > seconds:  # tasks of an earlier run were used: no record of a run from nothing
         if path.exists():
             return
         seconds += work
-    record = {"stage": stage, "seconds": round(seconds), "peak_mib": round(peak_mib / 10) * 10}
-    record |= {"tasks": tasks, **machine()}
+    record = {"stage": stage, "seconds": round(seconds), "peak_mib": int(round(peak_mib, -1)), "tasks": tasks}
+    record |= machine()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("papermill")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _show_log() -> None:
@@ -232,21 +221,18 @@ def _show_log() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logger = logging.getLogger("papermill")
     logger.setLevel(logging.INFO)
-    own = ("Input Notebook:", "Output Notebook:", "Executing notebook with kernel:", "Executing Cell", "Ending Cell")
-    logger.addFilter(
-        lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith((*own, "<Figure", '["unlearning.'))
-    )
+    hidden = ("Input Notebook:", "Output Notebook:", "Executing ", "Ending Cell", "<Figure", "paper.", "unlearning.")
+    logger.addFilter(lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith(hidden))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: SOURCE TARGET [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
+    """Command line: SOURCE [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if len(arguments) < 2 or any("=" not in a for a in arguments[2:]):
-        print("usage: python -m tools.run SOURCE TARGET [NAME=VALUE …]", file=sys.stderr)
+    if not arguments or any("=" not in a for a in arguments[1:]):
+        print("usage: python -m tools.run SOURCE [NAME=VALUE …]", file=sys.stderr)
         return 2
-    extras = dict(a.split("=", 1) for a in arguments[2:])
     try:
-        run(Path(arguments[0]), Path(arguments[1]), extras)
+        run(Path(arguments[0]), dict(a.split("=", 1) for a in arguments[1:]))
     except (StudyError, KeyboardInterrupt) as error:
         print(f"\n{str(error) or 'stopped; finished models and ascents are kept'}\n", file=sys.stderr)
         with contextlib.suppress(StudyError):

@@ -1,28 +1,11 @@
-"""What may stand in params.yaml: one class a block, every key named, nothing else accepted."""
+"""What may stand in params.yaml: each block by its keys and their types, every key named, nothing else accepted."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Betas = Annotated[list[Beta], Field(min_length=2, max_length=2)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Loss = Literal["mean", "sum"]
-
-
-def _whole_or_size(value: int | str) -> int | str:
-    if value == "whole" or (isinstance(value, int) and value >= 1):
-        return value
-    raise ValueError("Write whole, or a whole number from 1")
-
-
-BatchMode = Annotated[int | str, AfterValidator(_whole_or_size)]
+from unlearning.data.kinds import KINDS
 
 
 class Block(BaseModel):
@@ -31,244 +14,150 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Corpus(Block):
-    """Which text, which of it is left out, and how it is split."""
-
-    name: Literal["localisation", "wmt14", "jsonl"]
-    path: str | None = None
-    limit: Positive | None = None
-    package: str
-    version: str
-    archive: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    source_language: str
-    target_language: str
-    min_words: Positive
-    max_words: Positive
-    max_tokens: Positive
-    near_duplicate: Annotated[float, Field(gt=0, le=1)]
-    public_share: Share
-    core: Positive
-    heldout: Positive
-    validation: Positive
-    vocabulary_size: Annotated[int, Field(ge=300)]
-    preview: NotNegative = 0
-
-
-class DrawnSet(Block):
-    """A forget set that the study draws."""
-
-    kind: Literal["natural", "canary", "secret"]
-    size: Positive
-    repetitions: Positive
-
-
-class OwnSet(Block):
-    """A forget set of the user's own: a JSONL file."""
-
-    kind: Literal["own"]
-    path: str
-    repetitions: Positive
-
-
-class Populations(Block):
-    """Never-trained examples of each generator."""
-
-    natural: Positive
-    canary: Positive
-    secret: Positive
-    pilot: Positive
-    followed: Positive
-
-
-class Design(Block):
-    """Size of the balanced design."""
-
-    models: Positive
-    min_free_columns: NotNegative
-
-
-class Model(Block):
-    """Configuration of the T5 model."""
-
-    d_model: Positive
-    d_kv: Positive
-    d_ff: Positive
-    num_heads: Positive
-    num_layers: Positive
-    feed_forward_proj: Literal["gated-gelu", "gated-gelu_pytorch_tanh", "relu"]
-    tie_word_embeddings: bool
-
-
-class Pretrained(Block):
-    """A pre-trained model in its place: a folder, or a repository of the Hugging Face hub at one commit."""
-
-    path: str | None = None
-    hub: str | None = None
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-
-
-def _kind_of_model(block: object) -> str:
-    return "pretrained" if isinstance(block, dict) and {"path", "hub"} & set(block) else "scratch"
-
-
-class Training(Block):
-    """What every training has, whatever its optimizer."""
-
-    loss: Loss
-    learning_rate: PositiveFloat
-    schedule: Literal["linear", "constant"]
-    epochs: Positive
-    warmup_steps: NotNegative
-    batch_tokens: Positive
-    dropout: Dropout
-    weight_decay: NotNegativeFloat
-    clip_norm: PositiveFloat | None
-
-
-class AdamWTraining(Training):
-    """Training with AdamW."""
-
-    optimizer: Literal["adamw"]
-    betas: Betas
-    eps: PositiveFloat
-
-
-class AdafactorTraining(Training):
-    """Training with Adafactor, steps relative to each matrix' root mean square."""
-
-    optimizer: Literal["adafactor"]
-    clip_threshold: PositiveFloat
-    decay_rate: Annotated[float, Field(lt=0)]
-
-
-class ExactPartners(Block):
-    """Models that are retrained with one forget set left out, or with another order."""
-
-    optimizer: Literal["adamw", "adafactor"]
-    models: Positive
-    forget_sets: list[str]
-    repeats: NotNegative
-
-
-class Train(Block):
-    """The fine-tuned models."""
-
-    exact_partners: ExactPartners
-    adamw: AdamWTraining
-    adafactor: AdafactorTraining
-
-
-class AscentMethod(Block):
-    """What every method of ascent has."""
-
-    learning_rate: PositiveFloat
-    loss: Loss
-    clip_norm: PositiveFloat | None = None
-
-
-class AdamW(AscentMethod):
-    """Ascent with AdamW, fresh state."""
-
-    optimizer: Literal["adamw"]
-    betas: Betas
-    eps: PositiveFloat
-    weight_decay: NotNegativeFloat
-
-
-class SGD(AscentMethod):
-    """Ascent with stochastic gradient descent."""
-
-    optimizer: Literal["sgd"]
-    momentum: Beta
-    weight_decay: NotNegativeFloat
-
-
-class Adafactor(AscentMethod):
-    """Ascent with Adafactor, its second moments fresh or carried over from training."""
-
-    optimizer: Literal["adafactor"]
-    clip_threshold: PositiveFloat
-    decay_rate: Annotated[float, Field(lt=0)]
-    restored: bool
-    freeze_second_moment: bool
-
-
-class Pilot(Block):
-    """How learning rates are chosen."""
-
-    methods: Annotated[list[Name], Field(min_length=1)]
-    grid: Annotated[list[PositiveFloat], Field(min_length=1)]
-    k_star: Annotated[list[Positive], Field(min_length=2, max_length=2)]
-    k_max: Positive
-
-
-class Unlearn(Block):
-    """How long an ascent goes on and what is scored on its way."""
-
-    k_max: Positive
-    dropout: Dropout
-    batch: BatchMode
-    beyond: Annotated[float, Field(ge=1, le=2)]
-    heldout_fixed: Positive
-    retain: Positive
-    bleu_sentences: Positive
-    bleu_tokens: Positive
-    follow_every: Positive
-    placebo_models: Positive
-    placebo: list[str]
-
-
-class Ascent(Block):
-    """One ascent stage."""
-
-    forget_set: str
-    trained_with: str
-    method: str
-
-
-class Delta(Block):
-    """The margins of the claims."""
-
-    C1_auc: Share
-    C1_outside: Share
-    C2_share_of_k_star: PositiveFloat
-    C3_nats_per_token: PositiveFloat
-    C4_nats_per_token: PositiveFloat
-    C5_rho: Share
-    C6_rho: Share
-    identifiable_rho: Share
-
-
-class Claims(Block):
-    """What the headline compares, and its margins."""
-
-    ind: str
-    ood: str
-    headline: list[str]
-    confidence: Share
-    delta: Delta
-
-
-class Settings(Block):
-    """All of params.yaml."""
-
-    track: str
-    seed: NotNegative
-    threads_per_task: Positive
-    precision: Literal["float32", "bfloat16"]
-    device: Literal["cpu", "cuda"]
-    corpus: Corpus
-    forget_sets: Annotated[dict[Name, Annotated[DrawnSet | OwnSet, Field(discriminator="kind")]], Field(min_length=1)]
-    populations: Populations
-    design: Design
-    model: Annotated[
-        Annotated[Model, Tag("scratch")] | Annotated[Pretrained, Tag("pretrained")], Discriminator(_kind_of_model)
-    ]
-    base: Annotated[AdamWTraining | AdafactorTraining, Field(discriminator="optimizer")]
-    train: Train
-    methods: dict[Name, Annotated[AdamW | SGD | Adafactor, Field(discriminator="optimizer")]]
-    pilot: Pilot
-    unlearn: Unlearn
-    ascents: Annotated[dict[Name, Ascent], Field(min_length=1)]
-    claims: Claims
+def block(keys: dict[str, Any], base: type[Block] = Block, **defaults: Any) -> type[Block]:
+    """A block of keys, those of one type in one string, and of (type, default) for those that may be left out."""
+    needed = {key: (kind, ...) for listed, kind in keys.items() for key in listed.split()}
+    return create_model("Settings", __base__=base, **needed, **defaults)
+
+
+def _whole_or_size(value: int | str) -> int | str:
+    if value == "whole" or (isinstance(value, int) and value >= 1):
+        return value
+    raise ValueError("Write whole, or a whole number from 1")
+
+
+def _none(value: float) -> float:
+    if value:
+        raise ValueError("It has no effect here: write 0.0")
+    return value
+
+
+def _path_in(folder: str) -> Any:
+    """A path of the user's, in the folder that dvc watches: a change elsewhere would go unnoticed."""
+
+    def check(path: str) -> str:
+        if ".." in Path(path).parts or Path(folder) not in Path(path).parents:
+            raise ValueError(f"It lies outside {folder}, which dvc watches. Move it to {folder}/{Path(path).name}")
+        return path
+
+    return Annotated[str, AfterValidator(check)]
+
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NegativeFloat = Annotated[float, Field(lt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+NoEffect = Annotated[float, AfterValidator(_none)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Two = Field(min_length=2, max_length=2)
+Some = Field(min_length=1)
+Drawn = Literal[tuple(name for name, kind in KINDS.items() if kind["draw"])]
+Populated = Literal[tuple(name for name, kind in KINDS.items() if kind["population"])]
+Optimizer = Literal["adamw", "adafactor"]
+
+CORPUS = block(
+    {
+        "name": Literal["localisation", "wmt14", "jsonl"],
+        "package version archive source_language target_language": str,
+        "sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
+        "min_words max_words max_tokens core heldout validation": Positive,
+        "vocabulary_size": Annotated[int, Field(ge=300)],
+        "near_duplicate": Annotated[float, Field(gt=0, le=1)],
+        "public_share": Share,
+    },
+    path=(_path_in("own/corpus") | None, None),
+    limit=(Positive | None, None),
+    preview=(NotNegative, 0),
+)
+
+# Forget sets: drawn by the study, or a JSONL file of the user's.
+DRAWN = block({"kind": Drawn, "size repetitions": Positive})
+OWN = block({"kind": Literal["own"], "path": _path_in("own/forget_sets"), "repetitions": Positive})
+
+# A model: a new T5, a folder of the user's, or one commit of a repository of the Hugging Face hub.
+NEW_MODEL = block(
+    {
+        "d_model d_kv d_ff num_heads num_layers": Positive,
+        "feed_forward_proj": Literal["gated-gelu", "gated-gelu_pytorch_tanh", "relu"],
+        "tie_word_embeddings": Literal[True],  # this version of the library does not untie them
+    }
+)
+MODEL_IN_FOLDER = block({"path": _path_in("own/models")})
+MODEL_OF_HUB = block({"hub": str, "revision": Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]})
+
+
+def _kind_of_model(given: Any) -> str:
+    return next((f"<{key}>" for key in ("path", "hub") if isinstance(given, dict) and key in given), "<new>")
+
+
+MODEL = Annotated[
+    Annotated[NEW_MODEL, Tag("<new>")]
+    | Annotated[MODEL_IN_FOLDER, Tag("<path>")]
+    | Annotated[MODEL_OF_HUB, Tag("<hub>")],
+    Discriminator(_kind_of_model),
+]
+
+# Training and ascent: what is common, then what an optimizer adds.
+LOSS = {"loss": Literal["mean", "sum"], "learning_rate": PositiveFloat}
+ADAMW = {"optimizer": Literal["adamw"], "betas": Annotated[list[Fraction], Two], "eps": PositiveFloat}
+ADAFACTOR = {"optimizer": Literal["adafactor"], "clip_threshold": PositiveFloat, "decay_rate": NegativeFloat}
+TRAINING = LOSS | {
+    "schedule": Literal["linear", "constant"],
+    "epochs batch_tokens": Positive,
+    "warmup_steps": NotNegative,
+    "dropout": Fraction,
+    "clip_norm": PositiveFloat | None,
+}
+ADAMW_TRAINING = block(TRAINING | ADAMW | {"weight_decay": NotNegativeFloat})
+ADAFACTOR_TRAINING = block(TRAINING | ADAFACTOR | {"weight_decay": NoEffect})
+PARTNERS = block({"optimizer": Optimizer, "models": Positive, "repeats": NotNegative, "forget_sets": list[str]})
+
+# Arms: models of one training, unlearned by one method; `rate` multiplies the learning rate.
+ARM = block(
+    LOSS | {"trained_with": Optimizer, "method": Name},
+    rate=(PositiveFloat, 1.0),
+    clip_norm=(PositiveFloat | None, None),
+)
+ARMS = (
+    block(ADAMW | {"weight_decay": NotNegativeFloat}, ARM)
+    | block(ADAFACTOR | {"restored freeze_second_moment": bool}, ARM)
+    | block({"optimizer": Literal["sgd"], "momentum": Fraction, "weight_decay": NotNegativeFloat}, ARM)
+)
+
+PILOT = {"size k_max": Positive, "arms": Annotated[list[Name], Some], "grid": Annotated[list[PositiveFloat], Some]}
+UNLEARN = {
+    "k_max heldout_fixed retain bleu_sentences bleu_tokens follow_every followed placebo_models": Positive,
+    "dropout": NoEffect,
+    "batch": Annotated[int | str, AfterValidator(_whole_or_size)],
+    "beyond": Annotated[float, Field(ge=1, le=2)],
+    "placebo": list[str],
+}
+DELTA = {
+    "C1_auc C1_outside C5_rho C6_rho identifiable_rho": Share,
+    "C2_share_of_k_star C3_nats_per_token C4_nats_per_token": PositiveFloat,
+}
+
+Settings = block(
+    {
+        "track": str,
+        "seed": Annotated[int, Field(ge=0, lt=2**32)],
+        "threads_per_task": Positive,
+        "precision": Literal["float32", "bfloat16"],
+        "device": Literal["cpu", "cuda"],
+        "corpus": CORPUS,
+        "forget_sets": Annotated[dict[Name, Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some],
+        "populations": Annotated[dict[Populated, Positive], Some],
+        "design": block({"models": Positive, "min_free_columns": NotNegative}),
+        "model": MODEL,
+        "base": Annotated[ADAMW_TRAINING | ADAFACTOR_TRAINING, Field(discriminator="optimizer")],
+        "train": block({"exact_partners": PARTNERS, "adamw": ADAMW_TRAINING, "adafactor": ADAFACTOR_TRAINING}),
+        "arms": dict[Name, Annotated[ARMS, Field(discriminator="optimizer")]],
+        "pilot": block(PILOT | {"k_star": Annotated[list[Positive], Two]}),
+        "unlearn": block(UNLEARN),
+        "ascents": Annotated[dict[Name, block({"forget_set arm": str})], Some],
+        "claims": block({"ind ood": str, "headline": list[str], "confidence": Share, "delta": block(DELTA)}),
+    }
+)

@@ -5,32 +5,31 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from tools.mistakes import Place, mistakes
-from tools.schema import Model, OwnSet, Pretrained, Settings
+from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings
+from unlearning.data.design import BASE, assign_columns
 from unlearning.data.jsonl import read_examples
+from unlearning.data.kinds import KINDS
 from unlearning.errors import StudyError
 
 PARAMS = "params.yaml"
+Place = tuple[str | int, ...]
 _TYPES = {"float_type": "a number", "int_type": "a whole number", "string_type": "text", "bool_type": "true or false"}
+_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
 
 
 def load(path: Path | str = PARAMS) -> Settings:
-    """The validated settings of a params file, read as DVC reads it (YAML 1.2: 1e-4 is a number).
-
-    Raises:
-        StudyError: the first mistake in the file, with line and mend.
-    """
-    marks = _parse(path)
-    values = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    """The valid settings of a file, read as DVC reads it (YAML 1.2: 1e-4 is a number); else its first mistake."""
+    values, marks = _parse(path)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -43,35 +42,36 @@ def load(path: Path | str = PARAMS) -> Settings:
     return settings
 
 
-def _parse(path: Path | str) -> Any:
-    """The file with its line numbers."""
+def _parse(path: Path | str) -> tuple[dict[str, Any], Any]:
+    """The file's values, and the same with line numbers."""
+    yaml = YAML(typ="safe", pure=True)
     try:
-        marks = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        values, marks = yaml.load(text), yaml.compose(text)
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no such file. Run from the top of the repository.") from None
     except UnicodeDecodeError:
         raise StudyError(f"{path} is not UTF-8. Save it as UTF-8.") from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        problem = str(error.problem).splitlines()[0]
-        raise StudyError(f"{path}, line {line}: not YAML ({problem}). Correct that line.") from None
     except YAMLError as error:
-        raise StudyError(f"{path}: not YAML ({str(error).splitlines()[0]}).") from None
-    if not isinstance(marks, dict):
+        mark = getattr(error, "problem_mark", None)
+        problem = str(getattr(error, "problem", error)).splitlines()[0]
+        raise StudyError(f"{path}, line {mark.line + 1 if mark else '?'}: not YAML ({problem}). Correct it.") from None
+    if not isinstance(values, dict):
         raise StudyError(f"{path}, line 1: holds no settings. Restore it with git checkout {path}.")
-    return marks
+    return values, marks
 
 
-def _line(marks: Any, place: Sequence[str | int]) -> int:
+def _line(node: Any, place: Place) -> int:
     """The line, from 1, of the deepest part of a place that stands in the file."""
     line = 1
     for key in place:
-        if isinstance(marks, dict) and key in marks:
-            line = marks.lc.key(key)[0] + 1
-            marks = marks[key]
-        elif isinstance(marks, list) and isinstance(key, int) and key < len(marks):
-            line = marks.lc.item(key)[0] + 1
-            marks = marks[key]
+        mapping = isinstance(node, MappingNode)
+        entries = node.value if mapping else enumerate(node.value) if isinstance(node, SequenceNode) else []
+        named = {name.value if mapping else name: (name if mapping else value, value) for name, value in entries}
+        if key not in named:
+            break
+        name, node = named[key]
+        line = name.start_mark.line + 1
     return line
 
 
@@ -81,7 +81,7 @@ def _place(values: Any, loc: Sequence[str | int]) -> Place:
     for i, key in enumerate(loc):
         listed = isinstance(values, list) and isinstance(key, int)
         inside = listed or (isinstance(values, dict) and key in values)
-        if inside or (i == len(loc) - 1 and isinstance(values, dict)):
+        if inside or (i == len(loc) - 1 and isinstance(values, dict) and key != "[key]"):
             place.append(key)
             values = values[key] if inside else None
     return tuple(place)
@@ -89,93 +89,159 @@ def _place(values: Any, loc: Sequence[str | int]) -> Place:
 
 def _explain(place: Place, error: Any) -> str:
     """What is wrong and what mends it, in words."""
-    name, kind, value = ".".join(map(str, place)), error["type"], error["input"]
-    context = error.get("ctx", {})
+    name, kind, value, context = ".".join(map(str, place)), error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        close = get_close_matches(str(place[-1]), _known_keys(error["loc"]), n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else " Take it out."
-        return f"unknown key '{name}'.{hint}"
+        known = {key for block in [*Block.__subclasses__(), *ARM.__subclasses__()] for key in block.model_fields}
+        close = get_close_matches(str(place[-1]), sorted(known), n=1)
+        return f"unknown key '{name}'." + (f" Did you mean '{close[0]}'?" if close else " Take it out.")
     if kind == "missing":
         return f"the key '{name}' is missing. Put it back (git diff shows what was there)."
+    if kind == "string_pattern_mismatch" and "[key]" in error["loc"]:
+        return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
     if kind in _TYPES:
         quotes = ", without quotes, such as 1.0e-4" if kind == "float_type" and isinstance(value, str) else ""
         return f"{name} is {value!r}. Write {_TYPES[kind]}{quotes}."
     if kind == "literal_error":
-        return f"{name} is {value!r}. Take one of {context['expected']}."
+        what = f"unknown key '{name}'" if "[key]" in error["loc"] else f"{name} is {value!r}"
+        return f"{what}. Take one of {context['expected']}."
     if kind.startswith("union_tag"):
-        tag = context["discriminator"].strip("'")
-        given = context.get("tag")
+        tag, given = context["discriminator"].strip("'"), context.get("tag")
         what = f"{name}.{tag} is {given!r}" if given else f"the key '{name}.{tag}' is missing"
         return f"{what}. Take one of {context.get('expected_tags', 'those that the comments name')}."
-    if kind == "string_pattern_mismatch" and "[key]" in error["loc"]:
-        return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "It should")
     return f"{name} is {value!r}. {message}."
 
 
-def _known_keys(loc: Sequence[str | int]) -> list[str]:
-    """The keys that may stand where an unknown one stood, found by walking the schema."""
-    schema = Settings.model_json_schema()
+# How blocks fit together
 
-    def alternatives(node: dict) -> list[dict]:
-        options = [node, *node.get("oneOf", []), *node.get("anyOf", [])]
-        return [schema["$defs"][o["$ref"].rpartition("/")[2]] if "$ref" in o else o for o in options]
 
-    node = schema
-    for key in loc[:-1]:
-        options = alternatives(node)
-        inner = [o["properties"][key] for o in options if key in o.get("properties", {})]
-        inner += [o["additionalProperties"] for o in options if isinstance(o.get("additionalProperties"), dict)]
-        node = inner[0] if inner else node
-    return sorted({key for option in alternatives(node) for key in option.get("properties", {})})
+def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
+    """Each place where one block contradicts another, and what mends it."""
+    half, corpus = s.design.models // 2, s.corpus
+    if corpus.name == "jsonl" and not corpus.path:
+        yield ("corpus", "path"), "name the JSONL file of your corpus here."
+    limits: dict[Place, tuple[int, int, str]] = {
+        ("corpus", "min_words"): (corpus.min_words, corpus.max_words, "corpus.max_words is"),
+        ("unlearn", "retain"): (s.unlearn.retain, corpus.core, "corpus.core is"),
+        ("unlearn", "heldout_fixed"): (s.unlearn.heldout_fixed, corpus.heldout, "corpus.heldout is"),
+        ("unlearn", "bleu_sentences"): (s.unlearn.bleu_sentences, corpus.heldout, "corpus.heldout is"),
+        ("unlearn", "followed"): (s.unlearn.followed, min(s.populations.values()), "the smallest population has"),
+        ("unlearn", "placebo_models"): (s.unlearn.placebo_models, half, "models that never saw a set:"),
+        ("train", "exact_partners", "models"): (s.train.exact_partners.models, half, "models that hold a set:"),
+        ("pilot", "k_star", 0): (*s.pilot.k_star, "the second step is"),
+        ("pilot", "k_star", 1): (s.pilot.k_star[1], s.pilot.k_max, "pilot.k_max is"),
+    }
+    for place, (value, limit, why) in limits.items():
+        if value > limit:
+            yield place, f"is too large ({why} {limit}). Lower it."
+    if s.unlearn.bleu_tokens < corpus.max_tokens:
+        yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {corpus.max_tokens}. Raise it."
+    for name in s.forget_sets:
+        if name in _RESERVED or name.startswith("never-"):
+            yield ("forget_sets", name), "the tables use this name for something else. Rename the set."
+    for kind in sorted(name for name, kind in KINDS.items() if kind["population"] and name not in s.populations):
+        yield ("populations",), f"how many examples of kind {kind} shall no model see? Write {kind}: 2000."
+    kinds = {name: spec.kind for name, spec in s.forget_sets.items()}
+    try:
+        assign_columns(kinds, models=s.design.models, min_free_columns=s.design.min_free_columns)
+    except StudyError as error:
+        yield ("design", "models"), str(error)
+    yield from _unknown_names(s)
+    yield from _arm_mistakes(s)
+    if s.claims.ind == s.claims.ood:
+        yield ("claims", "ood"), f"is {s.claims.ind}, as ind is: nothing to compare. Take another set."
+
+
+def _unknown_names(s: Settings) -> Iterator[tuple[Place, str]]:
+    """Names that must be those of forget sets, arms or ascents."""
+    named = [("forget set", ("claims", key), getattr(s.claims, key)) for key in ("ind", "ood")]
+    for name, ascent in s.ascents.items():
+        named.append(("forget set", ("ascents", name, "forget_set"), ascent.forget_set))
+        named.append(("arm", ("ascents", name, "arm"), ascent.arm))
+    for what, place, names in (
+        ("forget set", ("train", "exact_partners", "forget_sets"), s.train.exact_partners.forget_sets),
+        ("arm", ("pilot", "arms"), s.pilot.arms),
+        ("arm", ("claims", "headline"), s.claims.headline),
+        ("ascent", ("unlearn", "placebo"), s.unlearn.placebo),
+    ):
+        named += [(what, (*place, i), name) for i, name in enumerate(names)]
+    for what, place, name in named:
+        choices = {"forget set": s.forget_sets, "arm": s.arms, "ascent": s.ascents}[what]
+        if name not in choices:
+            close = get_close_matches(name, choices, n=1)
+            mend = f"Did you mean '{close[0]}'?" if close else f"Take one of {', '.join(choices)}."
+            yield place, f"unknown {what} '{name}'. {mend}"
+
+
+def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
+    methods: dict[str, str] = {}
+    for name, arm in s.arms.items():
+        if getattr(arm, "restored", False) and arm.trained_with != "adafactor":
+            message = f"training with {arm.trained_with} leaves no moments of Adafactor to restore. Write adafactor."
+            yield ("arms", name, "trained_with"), message
+        first = methods.setdefault(arm.method, name)
+        mine, theirs = (a.model_dump(exclude={"trained_with", "rate"}) for a in (arm, s.arms[first]))
+        if unlike := sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)):
+            message = f"is {arm.method}, as {first} is, with another {', '.join(unlike)}. Rename its method."
+            yield ("arms", name, "method"), message
+    pairs: dict[tuple[str, str], str] = {}
+    for name, ascent in s.ascents.items():
+        first = pairs.setdefault((ascent.forget_set, ascent.arm), name)
+        if first != name:
+            yield ("ascents", name), f"is {ascent.forget_set} in {ascent.arm}, as {first} is. Take one out."
+    for i, name in enumerate(s.claims.headline):
+        if s.arms[name].rate != 1:
+            yield ("claims", "headline", i), f"{name} has rate {s.arms[name].rate:g}. A headline arm has rate 1."
+        for forget_set in (s.claims.ind, s.claims.ood):
+            if (forget_set, name) not in pairs:
+                message = f"{forget_set} has no ascent in {name}. Add one under ascents, or take the arm out."
+                yield ("claims", "headline", i), message
 
 
 # Files of the user's
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
-    """Read each forget set of the user's own, line by line, and see that a model of their own is there.
+    """Read the user's own forget sets, line by line, and see that their model is whole; near-duplicates come later."""
+    own = {name: spec.path for name, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
+    places: list[tuple[Place, str]] = [(("forget_sets", name, "path"), file) for name, file in own.items()]
+    if isinstance(settings.model, MODEL_IN_FOLDER):
+        places.append((("model", "path"), settings.model.path))
+    for place, file in places:
+        if not Path(file).exists():
+            line = _line(_parse(path)[1], place)
+            raise StudyError(f"{path}, line {line}: {file} is not there. Correct the path.")
+    if isinstance(settings.model, MODEL_IN_FOLDER):
+        from unlearning.data import checkpoint  # it takes torch, and seconds, to load
 
-    Near-duplicates are looked for in stage forget_sets.
-
-    Raises:
-        StudyError: the first mistake, with file, line and mend.
-    """
-    folder = settings.model.path if isinstance(settings.model, Pretrained) else None
-    if folder and not Path(folder).is_dir():
-        line = _line(_parse(path), ("model", "path"))
-        raise StudyError(f"{path}, line {line}: there is no folder {folder}. Correct the path.")
-    for name, spec in settings.forget_sets.items():
-        if isinstance(spec, OwnSet):
-            if not Path(spec.path).is_file():
-                line = _line(_parse(path), ("forget_sets", name, "path"))
-                raise StudyError(f"{path}, line {line}: there is no file {spec.path}. Correct the path.")
-            for number, row in read_examples(spec.path):
-                if not row["source"].strip() and _needs_a_source(settings.model):
-                    raise StudyError(
-                        f"{spec.path}, line {number}: the source is empty, and the model is an encoder-decoder. Write "
-                        "what the target answers to; only a decoder-only model does without."
-                    )
+        checkpoint.folder_of({"path": settings.model.path}, max_tokens=settings.corpus.max_tokens)
+    for file in own.values():
+        for number, row in read_examples(file):
+            if not row["source"].strip() and _needs_a_source(settings.model):
+                raise StudyError(
+                    f"{file}, line {number}: the source is empty, and the model is an encoder-decoder. Write what the "
+                    "target answers to; only a decoder-only model does without."
+                )
 
 
-def _needs_a_source(model: Model | Pretrained) -> bool:
+def _needs_a_source(model: Any) -> bool:
     """Is it an encoder-decoder model? (One of the hub is not here yet, and passes.)"""
-    if isinstance(model, Model):
+    if isinstance(model, NEW_MODEL):
         return True
-    config = Path(model.path or "", "config.json")
+    config = Path(getattr(model, "path", ""), "config.json")
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder"))
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
-    """Check a params file and the forget sets it names; exit 1 with one message if something is wrong."""
-    path = arguments[0] if arguments else PARAMS
+def main(path: str = PARAMS) -> int:
+    """Check a params file and the forget sets it names; 1 with one message if something is wrong."""
     try:
         check_own_files(load(path), path)
     except StudyError as error:
-        sys.exit(f"{error}")
+        print(error, file=sys.stderr)
+        return 1
     print(f"{path}: ok")
-    sys.exit(0)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

@@ -1,26 +1,50 @@
-"""What dvc.yaml says of a stage, and what a notebook imports: the two have to agree."""
+"""What dvc.yaml and dvc.lock say of the stages: parameters, dependencies and outputs, and what no longer fits them.
 
-import ast
+`python -m tools.stages STAGE` names the stage after those that make what it lacks, for `make rerun`.
+"""
+
 import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import unlearning
 from unlearning.errors import StudyError
 
-PACKAGE = "unlearning"
+CODE = ("src/", "notebooks/")
 
 
-def params(stage: str) -> dict[str, Any]:
+@lru_cache
+def stages() -> dict[str, Any]:
+    """Every stage of dvc.yaml by its name, with what dvc.lock holds of its last run."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return {stage.addressing: stage for stage in repo.index.stages}
+    except DvcException as error:
+        raise StudyError(f"dvc.yaml: {error}") from None
+
+
+def stage_of(name: str) -> Any:
+    """A stage by its name, such as train@adamw."""
+    if name not in stages():
+        raise StudyError(f"dvc.yaml has no stage {name}; `dvc stage list --name-only` names them all")
+    return stages()[name]
+
+
+def params(name: str) -> dict[str, Any]:
     """The parameters a stage declares, with their present values, nested below their top-level names.
 
-    What `dvc.api.params_show(stages=stage)` gives (a test compares them), without reading the whole pipeline again.
+    What `dvc.api.params_show(stages=name)` gives (a test compares them), without reading the whole pipeline again.
     """
     found: dict[str, Any] = {}
-    for declared in stage_of(stage).params:
-        for name, value in declared.read_params().items():
-            *parents, last = name.split(".")
+    for declared in stage_of(name).params:
+        for key, value in declared.read_params().items():
+            *parents, last = key.split(".")
             block = found
             for parent in parents:
                 block = block.setdefault(parent, {})
@@ -28,96 +52,118 @@ def params(stage: str) -> dict[str, Any]:
     return found
 
 
-def dependencies(stage: str) -> set[str]:
-    """Paths of the files and folders a stage depends on, relative to the repository."""
-    return {str(dep) for dep in stage_of(stage).deps if str(dep) != "params.yaml"}
-
-
-@lru_cache
-def stage_of(name: str) -> Any:
-    """A stage of dvc.yaml by its name."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo() as repo:
-            found = list(repo.stage.collect(name))
-    except DvcException as error:
-        raise StudyError(f"dvc.yaml: {error}") from None
-    if len(found) != 1:
-        raise StudyError(f"dvc.yaml: {name} stands for {len(found)} stages; name one, such as {found[0].addressing}")
-    return found[0]
-
-
-def outputs(stage: str) -> list[Path]:
+def outputs(name: str) -> list[Path]:
     """The outputs that git keeps: tables, figures, the executed notebook. Before a run dvc leaves them in place."""
-    return [Path(str(out)) for out in stage_of(stage).outs if not out.use_cache]
+    return [Path(str(out)) for out in stage_of(name).outs if not out.use_cache]
 
 
-def restore_cached(stage: str) -> None:
+def restore_cached(name: str) -> None:
     """Put back from dvc's cache what dvc took away before it ran a stage that then failed: data and models."""
-    for out in stage_of(stage).outs if stage else ():
+    for out in stage_of(name).outs if name else ():
         if out.use_cache and not Path(str(out)).exists():
             with contextlib.suppress(Exception):  # not in the cache: it has to be made again
                 out.checkout()
 
 
-def imported_by(notebook: Path) -> set[str]:
-    """Package modules that a notebook imports, directly or through one another, by their source."""
-    import nbformat
-
-    cells = nbformat.read(notebook, as_version=4).cells
-    return imported_in("\n".join(_without_magics(c.source) for c in cells if c.cell_type == "code"))
+def inside(path: str, folder: str) -> bool:
+    """Is a path a folder (or file), or does it lie in it?"""
+    return path == folder or path.startswith(f"{folder}/")
 
 
-def imported_in(code: str) -> set[str]:
-    """Package modules that a piece of code imports, directly or through one another, also inside functions."""
-    found: set[str] = set()
-    todo = _imports(code)
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo |= _imports(_source(name).read_text(encoding="utf-8"))
-    return found
+def makers(path: str) -> list[Any]:
+    """The outputs of stages that are a path, lie in it or hold it; an output knows its `stage`."""
+    outs = [out for stage in stages().values() for out in stage.outs]
+    return [out for out in outs if inside(str(out), path) or inside(path, str(out))]
 
 
-def _without_magics(code: str) -> str:
-    return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
+def undeclared(name: str, modules: Iterable[str]) -> list[str]:
+    """Sources of some package modules that are no dependency of a stage: a change of them would go unseen."""
+    deps = [str(dep) for dep in stage_of(name).deps]
+    paths = sorted(f"src/{module.replace('.', '/')}.py" for module in modules if module != "unlearning.errors")
+    return [path for path in paths if not any(inside(path, dep) for dep in deps)]
 
 
-def _imports(code: str) -> set[str]:
-    """Dotted names of the package's modules that a piece of code itself imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
-    return {name for name in found if name.startswith(f"{PACKAGE}.") and _source(name).is_file()}
+def chain(name: str) -> list[str]:
+    """A stage after all those that make what it lacks (of inputs of inputs …), in the order in which they run."""
+    missing = [str(dep) for dep in stage_of(name).deps if not Path(str(dep)).exists()]
+    before = [step for path in missing for out in makers(path) for step in chain(out.stage.addressing)]
+    return list(dict.fromkeys([*before, name]))
 
 
-def _source(name: str) -> Path:
-    """File of a package module, found without importing it; `from unlearning.module import function` has none."""
-    return Path(unlearning.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
+def misfits(name: str) -> Iterator[str]:
+    """Settings, inputs and outputs of a stage that are not as in its last run; what is not here counts by hash."""
+    stage = stage_of(name)
+    if stage.cmd_changed or not all(out.hash_info for out in stage.outs):
+        yield f"{name} has not been run, or was run by another command"
+        return
+    for dep in stage.deps:
+        if not str(dep).startswith(CODE) and (problem := _misfit(name, dep)):
+            yield problem
+    for out in stage.outs:
+        if out.exists and out.changed_checksum():
+            yield f"{out} is not what {name} wrote"
+        elif not out.exists and not out.use_cache:
+            yield f"{out}, written by {name}, is missing"
 
 
-def path_of(module: str) -> str:
-    """Where a package module lies, as dvc.yaml writes it."""
-    return f"src/{module.replace('.', '/')}.py"
+def changed_code(name: str) -> list[str]:
+    """The notebook and the sources of a stage that have changed since it ran."""
+    deps = [dep for dep in stage_of(name).deps if str(dep).startswith(CODE)]
+    return [str(dep) for dep in deps if not dep.exists or dep.changed_checksum()]
 
 
-def check_modules(stage: str, modules: set[str], deps: set[str], *, at_run_time: bool = False) -> None:
-    """Package modules that a notebook imports against the `src/` files among the stage's dependencies.
+def _misfit(name: str, dep: Any) -> str:
+    if hasattr(dep, "params"):
+        changed = sorted(key for keys in dep.status().values() for key in keys)
+        return f"{name} ran with other settings ({', '.join(changed)})" if changed else ""
+    maker = next((out for out in makers(str(dep)) if str(out) == str(dep)), None)
+    if maker is not None and maker.use_cache:
+        same = dep.hash_info == maker.hash_info
+    else:
+        same = dep.exists and not dep.changed_checksum()
+    return "" if same else f"{name} was made from another {dep} than the one here"
 
-    Raises:
-        StudyError: one is missing among the dependencies (a change of it would go unseen), or, from the
-            source alone (`at_run_time` false), one is a dependency for nothing (a change would rerun the stage).
-    """
-    imported = {path_of(m) for m in modules}
-    declared = {d for d in deps if d.startswith(f"src/{PACKAGE}/")}
-    missing, idle = sorted(imported - declared), sorted(declared - imported)
-    if missing:
-        raise StudyError(f"dvc.yaml: stage {stage} imports but does not depend on {', '.join(missing)}")
-    if idle and not at_run_time:
-        raise StudyError(f"dvc.yaml: stage {stage} depends on but does not import {', '.join(idle)}")
+
+def check_inputs(name: str) -> None:
+    """Refuse to read tables that do not come from the settings and inputs of now; changed code is only told."""
+    made = [out for dep in stage_of(name).deps for out in makers(str(dep))]
+    if any(out.use_cache for out in made):
+        return
+    sources = list(dict.fromkeys(out.stage.addressing for out in made))
+    for source in sources:
+        for problem in misfits(source):
+            raise StudyError(f"{problem}: dvc repro {source}")
+    if changed := [source for source in sources if changed_code(source)]:
+        print(f"code has changed since {listed(changed)} ran (make check tells which)", flush=True)
+
+
+def listed(names: list[str]) -> str:
+    """The first name, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]
+
+
+def leftovers() -> list[Path]:
+    """Results that no stage of dvc.yaml makes now: of sets, arms or figures that were taken out or renamed."""
+    made = [str(out) for stage in stages().values() for out in stage.outs]
+    made += [f"results/runs/{name}.json" for name in stages()]
+    files = [path for top in ("results", "figures") for path in sorted(Path(top).rglob("*")) if path.is_file()]
+    return [path for path in files if not any(inside(path.as_posix(), out) for out in made)]
+
+
+def runs(root: Path = Path(".")) -> dict[str, dict[str, Any]]:
+    """Stage -> record of its last run (seconds, memory, tasks, machine), of all stages that were recorded."""
+    paths = sorted((root / "results/runs").glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def minutes(records: Sequence[dict[str, Any]]) -> float:
+    """Minutes of recorded runs together, with the tasks that an earlier, stopped run had finished."""
+    work = [sum(t["count"] * t["seconds_each"] for t in record["tasks"]) / record["cores"] for record in records]
+    return sum(max(record["seconds"], done) for record, done in zip(records, work, strict=True)) / 60
+
+
+if __name__ == "__main__":
+    try:
+        print(*chain(sys.argv[1]))
+    except StudyError as error:
+        sys.exit(str(error))

@@ -1,14 +1,15 @@
 """Independent tasks (a model, an ascent), side by side in processes and resumable one by one.
 
-A task is a call of one function; what it writes lands in a folder whose name is the hash of everything that
-decides it. A folder that is there is finished (it appears by an atomic rename), so a task is never repeated,
-and a killed stage goes on at its last finished task. What comes out may not depend on how many tasks run side
-by side, nor where: every task runs in a child process, with the same number of threads, also when it is alone.
+A task is a call of one function; what it writes lands in a folder whose name is the hash of everything that decides
+it. A folder that is there is finished (it appears by an atomic rename), so a task is never repeated, and a killed
+stage goes on at its last finished task. What comes out may not depend on how many tasks run side by side, nor where:
+every task runs in a child process, with the same number of threads, also when it is alone.
 
-joblib hands the tasks out. UNLEARNING_ENGINE says to whom: `processes` of this machine (joblib's loky), or the
-machines of a `ray` cluster, which share this folder under the same path (docs/cluster.md).
+UNLEARNING_ENGINE says who runs them: `processes` of this machine (joblib's loky), or the machines of a `ray` cluster,
+which share this folder under the same path (docs/cluster.md).
 """
 
+import ast
 import functools
 import hashlib
 import importlib.util
@@ -20,18 +21,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import ParallelBackendBase
-from tqdm import tqdm
 
+import unlearning
 from unlearning.errors import StudyError
 
 SECONDS = ".seconds"  # in a task's folder: how long it took
@@ -39,25 +39,20 @@ ATTEMPTS = 2  # of a task whose worker dies; an exception would only come again,
 # Settings of this process that can change a result; children on this machine have them anyway.
 TOLD = ("ATEN_", "CUBLAS_", "MALLOC_", "MKL_", "NPY_", "NVIDIA_", "ONEDNN_", "OPENBLAS_")
 TOLD += ("PYTHONHASHSEED", "TOKENIZERS_", "TORCH_")
-KILLED = (
-    f"its process, or one beside it, was killed in each of {ATTEMPTS} attempts, most likely for lack of memory. "
-    "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
-)
+KILLED = f"its process, or one beside it, was killed in each of {ATTEMPTS} attempts, most likely for lack of memory. "
+KILLED += "Run again with fewer tasks side by side: UNLEARNING_WORKERS=1"
 Todo = list[tuple[Path, dict[str, Any]]]  # folder and arguments of each unfinished task
 Outcomes = Iterator[tuple[Path, str | None]]  # folder of each task as it ends, and what went wrong, if anything
 
 
 def hash_files(*paths: str | Path) -> str:
-    """SHA-256 of the names and bytes of files; a folder stands for all files below it, in order of name.
-
-    Raises:
-        StudyError: a path does not exist.
-    """
+    """SHA-256 of the names and bytes of files; a folder stands for all files below it, in order of name."""
     digest = hashlib.sha256()
     for path in map(Path, paths):
         if not path.exists():
             raise StudyError(f"{path} is not there: run the stage that makes it first (dvc repro)")
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        walked = os.walk(path, followlinks=True)  # a checkpoint may lie behind a link
+        files = sorted(Path(top, name) for top, _, names in walked for name in names) if path.is_dir() else [path]
         for file in files:
             name = file.relative_to(path).as_posix() if path.is_dir() else file.name
             digest.update(f"{name}\0{file.stat().st_size}\0".encode())
@@ -67,35 +62,49 @@ def hash_files(*paths: str | Path) -> str:
     return digest.hexdigest()
 
 
-def source_hash(*modules: ModuleType | str) -> str:
-    """SHA-256 of the source of modules, given as modules or by their dotted names."""
-    digest = hashlib.sha256()
-    for name in sorted(m if isinstance(m, str) else m.__name__ for m in modules):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise StudyError(f"module {name} has no source to hash")
-        digest.update(name.encode() + b"\0" + Path(spec.origin).read_bytes())
+def code_hash(function: Callable[..., Any]) -> str:
+    """SHA-256 of a function's module and of all modules of `unlearning` that it leads to."""
+    code = Path(importlib.util.find_spec(function.__module__).origin).read_bytes()
+    digest = hashlib.sha256(code)
+    for name in sorted(reachable(code)):
+        digest.update(name.encode() + b"\0" + _source(name).read_bytes())
     return digest.hexdigest()
 
 
-def task_hash(function: Callable[..., Any], task: dict[str, Any], key: object) -> str:
-    """Name of a task's folder: hash of the function, its module's source, the arguments and the key."""
-    what = [function.__module__, function.__qualname__, source_hash(function.__module__), task, key]
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=_as_text).encode()).hexdigest()[:24]
+def reachable(code: str | bytes) -> set[str]:
+    """Modules of `unlearning` that code imports, directly or through one another, also inside functions."""
+    found: set[str] = set()
+    todo = [code]
+    while todo:
+        for node in _nodes(ast.parse(todo.pop())):
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            new = {name for name in names - found if name.startswith("unlearning.") and _source(name).is_file()}
+            todo += [_source(name).read_bytes() for name in new]
+            found |= new
+    return found
 
 
-def _as_text(value: object) -> str:
-    if isinstance(value, Path):
-        return value.as_posix()
-    raise TypeError(f"a task's arguments and key are plain values or paths, not {type(value).__name__}")
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All of a syntax tree but what only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _nodes(node)
+
+
+def _source(name: str) -> Path:
+    """File of a module of `unlearning`, found without importing it; there is none for a function's dotted name."""
+    return Path(unlearning.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
 
 
 def default_workers(otherwise: int | None = None) -> int:
     """Tasks side by side: UNLEARNING_WORKERS; where that is not set, `otherwise` or the processors we may use."""
-    asked = os.environ.get("UNLEARNING_WORKERS", "").strip()
-    if asked and (not asked.isdigit() or int(asked) < 1):
-        raise StudyError(f"UNLEARNING_WORKERS must be a positive integer, not {asked!r}")
-    return int(asked) if asked else otherwise or cpu_count()
+    named = os.environ.get("UNLEARNING_WORKERS", "").strip()
+    if named and (not named.isdigit() or int(named) < 1):
+        raise StudyError(f"UNLEARNING_WORKERS must be a positive integer, not {named!r}")
+    return int(named) if named else otherwise or cpu_count()
 
 
 def run_tasks(
@@ -114,27 +123,29 @@ def run_tasks(
         function: importable from a module; writes its results into the empty folder `out_dir`.
         tasks: keyword arguments of each call: plain values or paths.
         scratch: folder of the finished tasks, kept between runs and known to nobody else.
-        key: what else decides a result: parameters, hashes of input files and of module sources.
+        key: what else decides a result: parameters, hashes of input files. The code is part of it anyway.
         workers: tasks side by side; default UNLEARNING_WORKERS, or as many as there are processors.
         threads: of each task (BLAS, OpenMP); part of the setting, never of the machine.
         description: what one task is, as it shall stand in "model 3 of 16".
-
-    Raises:
-        StudyError: one or more tasks failed (the finished ones are kept), or there is no such engine.
     """
     engines = {"processes": _on_this_machine, "ray": _on_the_cluster}
-    asked = os.environ.get("UNLEARNING_ENGINE", "").strip() or "processes"
-    if asked not in engines:
-        raise StudyError(f"UNLEARNING_ENGINE must be one of {', '.join(engines)}, not {asked!r}")
-    engine = functools.partial(engines[asked], function, workers=workers, threads=threads)
+    named = os.environ.get("UNLEARNING_ENGINE", "").strip() or "processes"
+    if named not in engines:
+        raise StudyError(f"UNLEARNING_ENGINE must be one of {', '.join(engines)}, not {named!r}")
+    engine = functools.partial(engines[named], function, workers=workers, threads=threads)
     scratch = Path(scratch)
     scratch.mkdir(parents=True, exist_ok=True)
-    folders = [scratch / task_hash(function, task, [key, threads]) for task in tasks]
+    what = [function.__module__, function.__qualname__, code_hash(function), threads, key]
+    texts = [json.dumps([what, task], sort_keys=True, default=Path.as_posix) for task in tasks]
+    folders = [scratch / hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
     todo = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
-    total = len(set(folders))
+    total, failures = len(set(folders)), []
+    if len(todo) < total:
+        print(f"{total - len(todo)} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
     with closing(_attempts(engine, todo, description)) as outcomes:  # on Ctrl-C workers are torn down at once
-        ended = _progress(outcomes, total, total - len(todo), description)
-        failures = [f"{description} {todo[folder]}:\n{problem.rstrip()}" for folder, problem in ended if problem]
+        for count, (folder, problem) in enumerate(outcomes, start=total - len(todo) + 1):
+            failures += [f"{description} {todo[folder]}:\n{problem.rstrip()}"] if problem else []
+            print(f"{description} {count} of {total}", file=sys.stderr, flush=True)
     if failures:
         count = f"{len(failures)} {description} task(s)"
         raise StudyError(f"{count} failed; finished ones are kept. First failure, {failures[0]}")
@@ -146,20 +157,21 @@ def _attempts(engine: Callable[..., Outcomes], todo: dict[Path, dict[str, Any]],
     """The outcome of every task. Those that an engine gives no outcome for (a worker died) get another attempt."""
     left = dict(todo)
     for attempt in range(ATTEMPTS):
-        if attempt and left:
-            tqdm.write(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr)
-        if left:
-            with closing(engine(list(left.items()))) as outcomes:
-                for folder, problem in outcomes:
-                    del left[folder]
-                    yield folder, problem
-    for folder in left:
-        yield folder, KILLED
+        if not left:
+            break
+        if attempt:
+            print(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr, flush=True)
+        with closing(engine(list(left.items()))) as outcomes:
+            for folder, problem in outcomes:
+                del left[folder]
+                yield folder, problem
+    yield from ((folder, KILLED) for folder in left)
 
 
 def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
     """Tasks in loky's processes; it ends early when one of them dies, because loky then stops all of them."""
-    workers = min(workers or default_workers(1 if _on_gpus(todo) else None), len(todo))
+    on_gpus = any(task.get("device") == "cuda" for _, task in todo)
+    workers = min(workers or default_workers(1 if on_gpus else None), len(todo))
     # With one job joblib would compute in this very process. Two jobs, handed out one at a time, are one at work.
     pool = {"n_jobs": max(workers, 2), "inner_max_num_threads": threads}
     watch = {"initializer": _leave_without, "initargs": (os.getpid(),)}
@@ -174,10 +186,9 @@ def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | No
 def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
     """Tasks on the machines of a Ray cluster: RAY_ADDRESS, else the one that runs here, else a new one here.
 
-    Each task is a Ray task that takes `threads` processors, and a GPU of its own if its `device` is cuda (Ray shows
-    it no other); a thread of joblib here waits for it. So Ray finds a free machine for each, machines may come and
-    go, and a worker's death costs the others nothing. (Ray's own backend for joblib deals tasks out in turn, also
-    to busy workers, and stops all of them when one dies.)
+    Each task is a Ray task that takes `threads` processors, and a GPU of its own if its `device` is cuda; a thread of
+    joblib here waits for it. So Ray finds a free machine for each, and a worker's death costs the others nothing.
+    (Ray's own backend for joblib deals tasks out in turn, also to busy workers, and stops all when one dies.)
     """
     try:
         import ray
@@ -189,15 +200,12 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
     quiet = {"logging_level": "warning", "log_to_driver": False}  # what a worker prints would stand in the notebook
     ray.init(runtime_env={"env_vars": variables}, **quiet)
     # max_calls: a fresh process for each task. max_retries: further attempts are ours to make, and to count.
-    takes = {"num_cpus": threads, "num_gpus": int(_on_gpus(todo))}
+    takes = {"num_cpus": threads, "num_gpus": int(any(task.get("device") == "cuda" for _, task in todo))}
     remote = ray.remote(**takes, max_calls=1, max_retries=0, scheduling_strategy="SPREAD")(_run_one)
 
     def outcome(folder: Path, task: dict[str, Any]) -> tuple[Path, str | None] | None:
-        """What became of a task; None where its worker died."""
-        try:
+        with suppress(LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError):  # its worker died
             return ray.get(remote.remote(function, folder, task, Path.cwd()))
-        except (LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError):
-            return None
 
     try:
         if takes["num_gpus"] and not ray.cluster_resources().get("GPU"):
@@ -207,11 +215,6 @@ def _on_the_cluster(function: Callable[..., Any], todo: Todo, workers: int | Non
         yield from filter(None, run(delayed(outcome)(folder, task) for folder, task in todo))
     finally:
         ray.shutdown()  # ends what still runs, too
-
-
-def _on_gpus(todo: Todo) -> bool:
-    """Do these tasks compute on GPUs?"""
-    return any(task.get("device") == "cuda" for _, task in todo)
 
 
 def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any], home: Path) -> tuple[Path, str | None]:
@@ -255,19 +258,7 @@ def _log(folders: Sequence[Path], description: str) -> None:
     """Append the seconds of these tasks, of this or an earlier run, to the file that the runner asked for."""
     path = os.environ.get("UNLEARNING_TASK_LOG")
     if path and folders:
-        seconds = [float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders]
-        line = {"task": description, "count": len(folders), "seconds_each": round(sum(seconds) / len(seconds), 1)}
+        seconds = sum(float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders)
+        line = {"task": description, "count": len(folders), "seconds_each": round(seconds / len(folders), 1)}
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-
-
-def _progress(done: Iterable[Any], total: int, finished: int, description: str) -> Iterator[Any]:
-    """A bar on a terminal; elsewhere one line on stderr for each finished task."""
-    if sys.stderr.isatty():
-        yield from tqdm(done, total=total, initial=finished, desc=description, mininterval=1, file=sys.stderr)
-        return
-    if finished:
-        print(f"{finished} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
-    for count, item in enumerate(done, start=finished + 1):
-        yield item
-        print(f"{description} {count} of {total}", file=sys.stderr, flush=True)

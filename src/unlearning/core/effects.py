@@ -20,14 +20,10 @@ class MainEffects:
 
 
 def main_effects(log_likelihoods: Array, design: Array) -> MainEffects:
-    """How each column of the design moves each example, all columns at once.
+    """How each column of the design moves each example, all columns at once; ValueError where they are confounded.
 
-    Args:
-        log_likelihoods: (M, n), nats; one row a model.
-        design: (M, C) of ±1.
-
-    Raises:
-        ValueError: the design and the table do not have one row a model each, or columns are confounded.
+    log_likelihoods: (M, n), nats, one row a model. design: (M, C) of ±1.
+    Source: Box, Hunter & Hunter 2005, two-level factorial designs.
     """
     y, design = np.asarray(log_likelihoods, dtype=float), np.asarray(design, dtype=float)
     if len(y) != len(design):
@@ -35,6 +31,7 @@ def main_effects(log_likelihoods: Array, design: Array) -> MainEffects:
     x = np.column_stack([np.ones(len(design)), design])
     if np.linalg.matrix_rank(x) < x.shape[1]:
         raise ValueError(f"{x.shape[1] - 1} columns cannot be told apart in {len(x)} models")
+    # β = argmin ‖y − Xβ‖²;  s² = ‖y − Xβ‖² / df;  se(β_c) = s · √[(XᵀX)⁻¹]_cc
     coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
     df = len(x) - x.shape[1]
     squares = np.sum((y - x @ coefficients) ** 2, axis=0)
@@ -54,17 +51,14 @@ class Influence:
 
 
 def influence_matrix(outcomes: Array, design: Array, *, confidence: float = 0.95) -> Influence:
-    """By how much training on each column's set raises each outcome: 2 × main effect, with t limits.
+    """By how much training on each column's set raises each outcome, with two-sided t limits for each cell.
 
-    Args:
-        outcomes: (M, outcomes) one value a model, such as a set's mean ℓ, nats.
-        design: (M, C) of ±1.
-        confidence: two-sided, per cell.
-
-    Returns:
-        effects and limits in the unit of the outcomes; limits NaN without residual degrees of freedom.
+    outcomes: (M, outcomes), one value a model, such as a set's mean ℓ, nats. design: (M, C) of ±1.
+    Returns (C, outcomes), in the unit of the outcomes; limits NaN without residual degrees of freedom.
+    Source: Feldman & Zhang 2020, influence, for sets in place of examples.
     """
     fit = main_effects(outcomes, design)
+    # 2 β ± t · 2 se(β): a column goes from −1 to +1, hence the two
     quantile = stats.t.ppf((1 + confidence) / 2, fit.df) if fit.df > 0 else np.nan
     half = 2 * quantile * fit.standard_error
     return Influence(2 * fit.effects, 2 * fit.effects - half, 2 * fit.effects + half, fit.df)

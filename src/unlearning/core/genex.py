@@ -1,7 +1,7 @@
-"""The quantities of the study: pure functions of arrays of log-likelihoods, one formula each.
+"""Generalized exposure: many models against many, and one run against what its model would have been.
 
 A log-likelihood is ℓ(x) = Σ_t log p(y_t | y_<t, source) in nats, over the target's tokens, end of sequence
-included. Functions work per example; where one averages over examples, its name or first line says so.
+included. Functions work per example; where one averages over examples, its first line says so.
 Axes: `n_models`, `n_examples` (n), `steps`; leading axes written `...` are free.
 """
 
@@ -15,31 +15,20 @@ Array = np.ndarray
 ESTIMATORS = ("log_mean", "mean_log")
 
 
-# --- generalized exposure: many models against many -------------------------------------------------------
-
-
 def generalized_exposure(*, unlearned: Array, reference: Array, estimator: str = "log_mean") -> Array:
     """Log-ratio of an example's expected likelihood after unlearning to that under retraining.
 
     Zero: in likelihood, unlearning is indistinguishable from never having seen the example.
     Positive: still exposed. Negative: over-unlearned, which is as detectable. Swapping flips the sign.
+    The definition takes the mean of probabilities (log_mean); the mean of logs (mean_log) is unbiased for any number of
+    models, and verdicts use it.
 
-    log_mean:  log E[p_unlearned(x)] − log E[p_reference(x)], the definition, by log-mean-exp
-    mean_log:  E[ℓ_unlearned(x)] − E[ℓ_reference(x)], unbiased for any number of models; verdicts use it
-
-    Args:
-        unlearned: (..., n_models, n_examples) log-likelihoods of unlearned in-models, nats.
-        reference: (n_models, n_examples) log-likelihoods of out-models, nats.
-        estimator: one of ESTIMATORS.
-
-    Returns:
-        (..., n_examples) exposure, nats.
-
-    Raises:
-        ValueError: unknown estimator.
-
-    Source: Baluta et al. 2024, generalized exposure.
+    unlearned: (..., n_models, n_examples) of unlearned in-models, reference: (n_models, n_examples) of out-models;nats.
+    estimator: one of ESTIMATORS (ValueError for another).
+    Returns (..., n_examples) nats. Source: Baluta et al. 2024, generalized exposure.
     """
+    # log_mean:  g(x) = log E[p_unlearned(x)] − log E[p_reference(x)]
+    # mean_log:  g(x) = E[ℓ_unlearned(x)] − E[ℓ_reference(x)]
     return _expected(unlearned, estimator) - _expected(reference, estimator)
 
 
@@ -52,16 +41,12 @@ def _expected(log_likelihoods: Array, estimator: str) -> Array:
 
 
 def effective_models(log_likelihoods: Array) -> Array:
-    """How many models carry a log-mean-exp: (Σw)² / Σw² with w = p(x), from 1 (one decides) to n_models.
+    """How many models carry a log-mean-exp, from 1 (one decides) to n_models.
 
-    Args:
-        log_likelihoods: (..., n_models, n_examples), nats.
-
-    Returns:
-        (..., n_examples), a number of models.
-
+    log_likelihoods: (..., n_models, n_examples), nats. Returns (..., n_examples), a number of models.
     Source: Kish 1965, effective sample size.
     """
+    # (Σ w)² / Σ w² with w = p(x), in logarithms
     log_weights = np.asarray(log_likelihoods, dtype=float)
     total = special.logsumexp(log_weights, axis=-2)
     return np.exp(2 * total - special.logsumexp(2 * log_weights, axis=-2))
@@ -70,18 +55,12 @@ def effective_models(log_likelihoods: Array) -> Array:
 def shrunk_sd(sd: Array, *, df: int) -> tuple[Array, float]:
     """Per-example sd drawn towards the set's pooled value, as far as the spread of the variances warrants.
 
-    s̃² = (d₀ s₀² + d s²) / (d₀ + d), where the prior s₀², d₀ is fitted to the moments of log s² over the set;
-    equal true variances give d₀ = ∞, the pooled value for all.
-
-    Args:
-        sd: (n_examples,) sample sd over models, nats.
-        df: degrees of freedom d of each.
-
-    Returns:
-        (n_examples,) shrunk sd, nats, and its degrees of freedom d₀ + d (may be infinite).
-
+    Equal true variances give d₀ = ∞, the pooled value for all.
+    sd: (n_examples,), sample sd over models, nats. df: degrees of freedom d of each.
+    Returns (n_examples,) shrunk sd, nats, and its degrees of freedom d₀ + d (may be infinite).
     Source: Smyth 2004, empirical Bayes for many variances with few replicates, section 6.2.
     """
+    # s̃² = (d₀ s₀² + d s²) / (d₀ + d), the prior s₀², d₀ fitted to the moments of log s² over the set
     variance = np.asarray(sd, dtype=float) ** 2
     positive = variance[variance > 0]
     if len(positive) < 3:
@@ -109,90 +88,61 @@ def _inverse_trigamma(value: float) -> float:
 def noise_floor(
     *, reference_sd: Array, n_unlearned: int, n_reference: int, confidence: float = 0.95, shrink: bool = True
 ) -> Array:
-    """Half-width of what a perfect unlearner's exposure may be by chance: t · s_x · √(1/K_unl + 1/K_ref).
+    """Half-width of what a perfect unlearner's exposure may be by chance.
 
-    Args:
-        reference_sd: (n_examples,) sample sd s_x over the reference models, nats.
-        n_unlearned: models averaged on the unlearned side; 1 for a single run.
-        n_reference: reference models.
-        confidence: two-sided.
-        shrink: draw s_x towards the set's pooled value first.
-
-    Returns:
-        (n_examples,) half-width, nats; infinite where fewer than two references leave it unknown.
+    reference_sd: (n_examples,), sample sd s_x over the reference models, nats. n_unlearned: models averaged on
+    that side, 1 for a single run. n_reference: reference models. confidence: two-sided. shrink: `shrunk_sd` first.
+    Returns (n_examples,) nats; infinite where fewer than two references leave it unknown.
+    Source: this study; a prediction interval of normal theory.
     """
     if n_reference < 2:
         return np.full(np.shape(reference_sd), np.inf)
     df = n_reference - 1
     sd, df = shrunk_sd(reference_sd, df=df) if shrink else (np.asarray(reference_sd, dtype=float), float(df))
+    # t · s_x · √(1/K_unlearned + 1/K_reference)
     level = (1 + confidence) / 2
     quantile = stats.t.ppf(level, df) if np.isfinite(df) else stats.norm.ppf(level)
     return quantile * sd * np.sqrt(1 / n_unlearned + 1 / n_reference)
 
 
 def instance_part(*, exposure: Array, generator_part: Array) -> Array:
-    """What is left of exposure when what the generator's never-trained examples show is taken away, nats.
+    """What is left of exposure when what the generator's never-trained examples show is taken away.
 
-    Args:
-        exposure: (..., n_examples) exposure of the forget set.
-        generator_part: (...) mean exposure D of never-trained examples of the same generator, nats.
-
-    Returns:
-        (..., n_examples), nats.
+    exposure: (..., n_examples) of the forget set, generator_part: (...), mean exposure D of never-trained examples of
+    its generator, nats. Returns (..., n_examples) nats. Source: this study.
     """
     return np.asarray(exposure) - np.asarray(generator_part)[..., None]
 
 
-def simultaneous_lower_limit(*, unlearned: Array, reference: Array, confidence: float = 0.95) -> Array:
-    """Lower limit of |GenEx(x)|, valid for all n examples at once: max(0, |d| − t(1 − α/2n) · se) by Welch.
+def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) -> float:
+    """The most exposed example of the set, surely: the largest lower limit of |GenEx(x)|, all n limits valid at once.
 
-    Args:
-        unlearned: (n_unlearned, n_examples) log-likelihoods, nats.
-        reference: (n_reference, n_examples) log-likelihoods, nats.
-        confidence: of all n intervals together (Bonferroni).
-
-    Returns:
-        (n_examples,) nats; NaN with fewer than two models on a side.
+    An estimate for likelihood events of the paper's ε, not a certificate: compare two halves of the references.
+    unlearned: (n_unlearned, n_examples), reference: (n_reference, n_examples), log-likelihoods, nats.
+    confidence: of all n intervals together (Bonferroni).
+    Returns nats, zero or above; NaN with fewer than two models on a side. Source: Welch 1947 (limits); this study.
     """
     (k_u, n), k_r = np.shape(unlearned), len(reference)
     if min(k_u, k_r) < 2:
-        return np.full(n, np.nan)
+        return float("nan")
+    # max over x of max(0, |d| − t(1 − α/2n) · se), se and its degrees of freedom by Welch
     v_u, v_r = np.var(unlearned, axis=0, ddof=1) / k_u, np.var(reference, axis=0, ddof=1) / k_r
     spread = np.maximum(v_u**2 / (k_u - 1) + v_r**2 / (k_r - 1), np.finfo(float).tiny)
     df = np.maximum((v_u + v_r) ** 2 / spread, 1.0)
     quantile = stats.t.ppf(1 - (1 - confidence) / (2 * n), df)
     difference = np.abs(generalized_exposure(unlearned=unlearned, reference=reference, estimator="mean_log"))
-    return np.maximum(0.0, difference - quantile * np.sqrt(v_u + v_r))
-
-
-def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) -> float:
-    """The most exposed example of the set, surely: max over x of `simultaneous_lower_limit`, nats.
-
-    An estimate for likelihood events of the paper's ε, not a certificate. Compare it with the value that two
-    groups of references give.
-    """
-    limits = simultaneous_lower_limit(unlearned=unlearned, reference=reference, confidence=confidence)
-    return float(np.max(limits))
-
-
-# --- one run: a model against what it would have been -----------------------------------------------------
+    return float(np.max(np.maximum(0.0, difference - quantile * np.sqrt(v_u + v_r))))
 
 
 def predicted_reference(log_likelihoods: Array, design: Array, *, model: int, column: int) -> Array:
     """What `model` would give, not trained on the set of `column`: its own row with that column at −1.
 
-    ℓ(x) is regressed on the design's columns (main effects, intercept), so that the model's company and base
-    count.
-
-    Args:
-        log_likelihoods: (M, n) of all trained models, nats.
-        design: (M, C) of ±1, the base column included.
-        model: row of the design.
-        column: index of the forget set's column.
-
-    Returns:
-        (n,) nats.
+    So the other sets that it holds, and its base, count.
+    log_likelihoods: (M, n) of all trained models, nats. design: (M, C) of ±1, the base column included.
+    model: row of the design. column: index of the forget set's column.
+    Returns (n,) nats. Source: this study.
     """
+    # ℓ̂(x) = β_0(x) + Σ_c d_c β_c(x), d the model's row with d_column = −1
     fit = main_effects(log_likelihoods, design)
     row = np.array(design, dtype=float)[model]
     row[column] = -1.0
@@ -200,31 +150,26 @@ def predicted_reference(log_likelihoods: Array, design: Array, *, model: int, co
 
 
 def run_exposure(*, unlearned: Array, reference: Array) -> Array:
-    """Exposure g = ℓ_unlearned(x) − ℓ_reference(x) of one run, nats; zero, sign as in `generalized_exposure`.
+    """Exposure of one run against what its model would have been; zero and sign as in `generalized_exposure`.
 
-    Args:
-        unlearned: (..., n) log-likelihoods of one model along its steps, nats.
-        reference: (n,) its reference, nats.
+    unlearned: (..., n), log-likelihoods of one model along its steps; reference: (n,), its reference; nats.
+    Returns (..., n) nats. Source: this study; generalized exposure of one model a side.
     """
+    # g(x) = ℓ_unlearned(x) − ℓ_reference(x)
     return np.asarray(unlearned, dtype=float) - np.asarray(reference, dtype=float)
 
 
 def steps_to_forget(exposure: Array, steps: Array) -> Array | float:
     """First zero crossing k*, linearly interpolated between steps; NaN where it is censored (never reached).
 
-    What starts at or under zero needs no step (the first step is returned). A step that is not finite
-    (divergence) ends the run there.
-
-    Args:
-        exposure: (steps,) set mean or (steps, n) per example, nats.
-        steps: (steps,) increasing step numbers.
-
-    Returns:
-        a number, or (n,), in steps.
+    What starts at or under zero needs no step. A step that is not finite (divergence) ends the run there.
+    exposure: (steps,) set mean or (steps, n) per example, nats. steps: (steps,), increasing.
+    Returns a number, or (n,), in steps. Source: this study.
     """
     exposure, steps = np.asarray(exposure, dtype=float), np.asarray(steps, dtype=float)
     if exposure.ndim == 1:
         return float(steps_to_forget(exposure[:, None], steps)[0])
+    # k* = i + g_i / (g_i − g_{i+1}) · (step_{i+1} − step_i) at the first i + 1 with g ≤ 0
     alive = np.logical_and.accumulate(np.isfinite(exposure), axis=0)
     crossed = alive & (np.where(alive, exposure, np.inf) <= 0)
     after = np.argmax(crossed, axis=0)
@@ -239,11 +184,8 @@ def steps_to_forget(exposure: Array, steps: Array) -> Array | float:
 def steps_to_share_inside(exposure: Array, steps: Array, *, floor: Array, share: float = 0.95) -> float:
     """First step (k95) at which at most 1 − share of the set lies above the noise floor; NaN if none.
 
-    Args:
-        exposure: (steps, n) run exposure, nats.
-        steps: (steps,) step numbers.
-        floor: (n,) half-width of the noise floor, nats.
-        share: of the set.
+    exposure: (steps, n) run exposure, nats. steps: (steps,). floor: (n,) half-width of the noise floor, nats.
+    Returns a step. Source: this study.
     """
     exposure = np.asarray(exposure, dtype=float)
     above = np.mean(~(exposure <= floor), axis=1)  # a NaN counts as above

@@ -1,4 +1,7 @@
-"""Intervals, tests and verdicts. The resampling unit is a model; nothing here pretends that examples are."""
+"""Intervals, tests and verdicts. The resampling unit is a model; nothing here pretends that examples are.
+
+Values come one a model, (n_models,), in any unit, which is that of estimates and limits; p is a probability.
+"""
 
 from dataclasses import dataclass
 
@@ -19,35 +22,30 @@ class Interval:
     n: int
 
 
-def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Student's interval of the mean over models; of a paired difference, give the differences.
-
-    Args:
-        values: (n_models,) one value a model; NaN are left out.
-        confidence: two-sided.
-    """
+def _finite(values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
+    return values[np.isfinite(values)]
+
+
+def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Two-sided interval of the mean of (n_models,) values in their unit, without NaN. Source: Student 1908."""
+    values = _finite(values)
     if len(values) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     mean = float(values.mean())
     if len(values) == 1:
         return Interval(mean, np.nan, np.nan, 1)
+    # mean ± t(n − 1) · s / √n
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Interval(mean, float(mean - half), float(mean + half), len(values))
 
 
-def paired_t_interval(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Interval of the mean of a − b, (n_models,) each; pairs with a NaN are left out."""
-    return t_interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), confidence=confidence)
-
-
 def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
-    """Two-sided p of |mean| ≤ delta by t: below 1 − confidence just when the interval is beyond it."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
+    """Two-sided p of |mean| ≤ delta, in the unit of the (n_models,) values, as `t_interval`. Source: Student 1908."""
+    values = _finite(values)
     if len(values) < 2:
         return float("nan")
+    # t = (|mean| − δ) / (s / √n)
     se, excess = values.std(ddof=1) / np.sqrt(len(values)), abs(values.mean()) - delta
     if se == 0:
         return 0.0 if excess > 0 else 1.0
@@ -57,15 +55,10 @@ def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
 def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
     """Exact two-sided p of a mean of zero (or of ±delta, the nearer) under all 2ⁿ flips of the signs.
 
-    Args:
-        values: (n_models,) differences, at most 20; NaN are left out.
-        delta: margin taken off on the side of the mean.
-
-    Raises:
-        ValueError: more than 20 values.
+    values: (n_models,) differences, at most 20 (else ValueError); NaN are left out. delta: in their unit.
+    Source: Fisher 1935, randomization test.
     """
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
+    values = _finite(values)
     n = len(values)
     if n > 20:
         raise ValueError(f"{n} values have 2^{n} sign flips; at most 20 are enumerated")
@@ -74,6 +67,7 @@ def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
     direction = np.sign(values.mean()) or 1.0
     if abs(values.mean()) <= delta:
         return 1.0
+    # share of sign vectors σ with |Σ σ_i (v_i ∓ δ)| ≥ |Σ (v_i ∓ δ)|; equal sums differ by rounding
     shifted = values - direction * delta
     signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     sums = np.abs(signs @ shifted)
@@ -83,35 +77,31 @@ def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
 def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
     """Holm's adjusted p. A NaN (a test that could not be made) stays NaN and counts as a test all the same.
 
-    Args:
-        p_values: (n,) of the family.
-        n_tests: size of the family as it was planned; len(p_values) by default.
-
-    Source: Holm 1979.
+    p_values: (n,) of the family. n_tests: size of the family as it was planned; len(p_values) by default.
+    Returns (n,) probabilities. Source: Holm 1979.
     """
     p_values = np.asarray(p_values, dtype=float)
     n_tests = n_tests or len(p_values)
-    adjusted, largest = np.full(len(p_values), np.nan), 0.0
-    order = [i for i in np.argsort(p_values, kind="stable") if np.isfinite(p_values[i])]
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (n_tests - rank) * p_values[i]))
-        adjusted[i] = largest
+    # p̃_(i) = max over j ≤ i of min(1, (n − j + 1) p_(j))
+    adjusted, order = np.full(len(p_values), np.nan), np.argsort(p_values, kind="stable")
+    order = order[np.isfinite(p_values[order])]
+    steps = np.minimum(1.0, (n_tests - np.arange(len(order))) * p_values[order])
+    adjusted[order] = np.maximum.accumulate(steps)
     return adjusted
 
 
 def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | None = None) -> float:
     """Spearman's ρ of a and b with the ranks of `given` regressed out; in [−1, 1], NaN where one is constant.
 
-    Args:
-        a: (n_examples,).
-        b: (n_examples,).
-        given: (n_examples,) or (n_examples, n_given); constant columns change nothing.
+    a, b: (n_examples,). given: (n_examples,) or (n_examples, n_given); constant columns change nothing.
+    Source: Spearman 1904; Kendall & Stuart, partial correlation by residuals.
     """
     a, b = (np.asarray(v, dtype=float) for v in (a, b))
     given = np.empty((len(a), 0)) if given is None else np.asarray(given, dtype=float).reshape(len(a), -1)
     here = np.isfinite(a) & np.isfinite(b) & np.isfinite(given).all(axis=1)
     if here.sum() < 3 + given.shape[1]:
         return float("nan")
+    # r(x, y) of the residuals x, y of rank(a), rank(b) on 1 and the ranks of `given`
     ranks = [stats.rankdata(column[here]) for column in (a, b, *given.T)]
     others = np.column_stack([np.ones(here.sum()), *ranks[2:]])
     x, y = (v - others @ np.linalg.lstsq(others, v, rcond=None)[0] for v in ranks[:2])
@@ -121,23 +111,23 @@ def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | N
 
 
 def mean_correlation(correlations: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Mean of within-model correlations: Fisher's z, Student's interval over models, back to ρ."""
+    """Mean of (n_models,) correlations, in [−1, 1]: `t_interval` of Fisher's z, back to ρ. Source: Fisher 1921."""
     z = t_interval(fisher_z(correlations), confidence=confidence)
     return Interval(float(np.tanh(z.estimate)), float(np.tanh(z.low)), float(np.tanh(z.high)), z.n)
 
 
 def fisher_z(correlation: ArrayLike) -> np.ndarray:
-    """atanh ρ, kept finite at ±1."""
+    """z of correlations of any shape, no unit; kept finite at ±1. Source: Fisher 1921."""
+    # z = atanh ρ
     return np.arctanh(np.clip(np.asarray(correlation, dtype=float), -1 + 1e-9, 1 - 1e-9))
 
 
 def verdict(interval: Interval, *, delta: float, direction: int) -> str:
     """One of VERDICTS, or 'not computed' without limits.
 
-    Args:
-        interval: of the quantity.
-        delta: the smallest difference that counts, unit of the interval; ≥ 0.
-        direction: +1 supports upwards, −1 downwards, 0 either way ('affects').
+    delta: the smallest difference that counts, ≥ 0, in the unit of the interval.
+    direction: +1 supports upwards, −1 downwards, 0 either way ('affects').
+    Source: this study; equivalence by an interval inside the margin as in Schuirmann 1987.
     """
     low, high = interval.low, interval.high
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -162,14 +152,10 @@ class SignTest:
 def sign_test_by_bounds(*, a: ArrayLike, b: ArrayLike, a_censored: ArrayLike, b_censored: ArrayLike) -> SignTest:
     """Sign test of a − b where a censored value is only a lower bound.
 
-    A pair counts where its bound decides: a censored at 200 against b = 30 is positive; two censored values,
-    or a censored value under the other, are unknown and left out, as ties are.
-
-    Args:
-        a: (n_pairs,) values or, where censored, lower bounds.
-        b: (n_pairs,) the same.
-        a_censored: (n_pairs,) bool.
-        b_censored: (n_pairs,) bool.
+    A pair counts where its bound decides: a censored at 200 against b = 30 is positive; what a bound leaves open, and
+    ties, are unknown and left out.
+    a, b: (n_pairs,) values or, where censored, lower bounds, in one unit. a_censored, b_censored: (n_pairs,) bool.
+    Source: Gehan 1965, for the pairs that count.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     a_censored, b_censored = np.asarray(a_censored, dtype=bool), np.asarray(b_censored, dtype=bool)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from unlearning.errors import StudyError
 
@@ -14,74 +14,106 @@ from unlearning.errors import StudyError
 # logits after the projection, and likelihoods would be wrong without a word.
 FAMILIES = ("gpt2", "gpt_neox", "llama", "mt5", "t5")
 FILES = ("*.json", "*.safetensors")  # no pickle, no code
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SAVE = "save it with model.save_pretrained(folder), the tokenizer with tokenizer.save_pretrained(folder)."
 
 
 def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
-    """The folder of a checkpoint (config, weights as safetensors, tokenizer), fetched if need be.
+    """The folder of a checkpoint (config, weights as safetensors, tokenizer), fetched if need be; None without one.
 
-    Args:
-        model: the block of that name: `path`, a folder; or `hub` and `revision`, a repository of the hub and the
-            commit to take from it (40 hexadecimal digits); or the configuration of a model to train from scratch.
-        max_tokens: the longest source and the longest target that it has to take.
-
-    Returns:
-        None for a model to train from scratch.
-
-    Raises:
-        StudyError: it cannot be fetched, lacks something, or is of a family that is not among `FAMILIES`.
+    model: `path`, a folder; or `hub` and `revision`, a repository of the hub and its commit; or a configuration to
+    train from scratch. max_tokens: the longest source and the longest target that it has to take.
     """
     if not {"path", "hub"} & set(model):
         return None
-    folder = Path(model["path"]) if model.get("path") else _download(model["hub"], model["revision"])
-    config = folder / "config.json"
-    if not config.is_file() or not any(folder.glob("*.safetensors")):
-        raise StudyError(
-            f"{folder} holds no model: it needs config.json and weights as safetensors. Write them with "
-            "model.save_pretrained(folder), and the tokenizer beside them with tokenizer.save_pretrained(folder)."
-        )
-    found = json.loads(config.read_text(encoding="utf-8"))
-    for wrong in _what_is_wrong(found, max_tokens):
-        raise StudyError(f"{config}: {wrong}")
+    if model.get("hub"):
+        try:
+            folder = Path(snapshot_download(model["hub"], revision=model["revision"], allow_patterns=list(FILES)))
+        except Exception as error:  # the hub's client raises many kinds
+            why = f"Could not fetch {model['hub']} at {model['revision']} from the hub ({type(error).__name__})"
+            raise StudyError(f"{why}: correct model.hub and model.revision, or connect to the network.") from None
+    elif (folder := Path(model["path"])).is_symlink():  # dvc does not follow links to folders
+        raise StudyError(f"{folder} is a link: another model behind it would go unnoticed. Copy the folder itself.")
+    for problem in problems(folder, max_tokens=max_tokens):
+        raise StudyError(problem)
     return folder
 
 
-def _what_is_wrong(config: Mapping[str, Any], max_tokens: int) -> Iterator[str]:
-    family, positions = config.get("model_type"), config.get("n_positions") or config.get("max_position_embeddings")
+def problems(folder: Path, *, max_tokens: int = 0) -> Iterator[str]:
+    """What is wrong with a checkpoint, a sentence each, with file and mend. Stop at the first: later ones may raise."""
+    from unlearning.measure.models import load_model  # torch is only needed for a model that is there
+
+    config_file = folder / "config.json"
+    if (folder / "adapter_config.json").is_file() and not config_file.is_file():
+        yield f"{folder} holds an adapter without its base model. Merge them (merge_and_unload) and {_SAVE}"
+    found = [file for file in (folder / _WEIGHTS, folder / _INDEX) if file.is_file()]
+    if not config_file.is_file() or not found:
+        yield f"{folder} holds no model: it needs config.json and {_WEIGHTS} (or {_INDEX}). Take your model and {_SAVE}"
+    if not (folder / "tokenizer.json").is_file():  # without it the library would make up an empty one
+        yield f"{folder} holds no tokenizer.json. Write it with tokenizer.save_pretrained(folder)."
+    for file in sorted(folder.glob("*.json")):
+        if file.read_bytes()[:3] == b"\xef\xbb\xbf":
+            yield f"{file} begins with a byte-order mark, which the library does not read. Save it without one."
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as error:  # not JSON, or not UTF-8
+            yield f"{file} is not JSON ({error}). Take your model and {_SAVE}"
+    shards = {_WEIGHTS} if found[0].name == _WEIGHTS else set(json.loads(found[0].read_bytes())["weight_map"].values())
+    for name in sorted(shards):
+        if wrong := _weight_problem(folder / name):
+            yield f"{folder / name} {wrong}"
+    family = json.loads(config_file.read_bytes()).get("model_type")
     if family not in FAMILIES:
         yield (
-            f"likelihoods of the family {family!r} were never compared with the library's. Take one of "
+            f"{folder}: likelihoods of the family {family!r} were never compared with the library's. Take one of "
             f"{', '.join(FAMILIES)}, or add yours to FAMILIES in src/unlearning/data/checkpoint.py and run its test."
         )
-    if (config.get("pad_token_id") or 0) < 0:
-        yield "pad_token_id is below zero. Write the id of any token, or null."
-    if config.get("is_encoder_decoder") and config.get("decoder_start_token_id") is None:
-        yield "decoder_start_token_id is missing. Write the id that the decoder starts from (T5: that of padding)."
-    if family in ("gpt2", "gpt_neox", "llama") and positions and positions < 2 * max_tokens:
-        yield (
-            f"it takes {positions} positions, source and target need {2 * max_tokens}. "
-            "Lower corpus.max_tokens in params.yaml to half of what it takes."
-        )
-
-
-def _download(hub: str, revision: str) -> Path:
+    config = AutoConfig.from_pretrained(folder)
+    for problem in _config_problems(config, max_tokens):
+        yield f"{config_file}: {problem}"
+    tokenizer = tokenizer_of(folder)
+    if tokenizer.eos_token_id is None:
+        yield f"{folder}: the tokenizer has no end-of-sequence token. Set eos_token and save it again."
+    if len(tokenizer) > config.vocab_size:
+        size = f"{len(tokenizer)} tokens, the model {config.vocab_size}"
+        yield f"{folder}: the tokenizer has {size}. Call model.resize_token_embeddings(len(tokenizer)) and {_SAVE}"
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # the hub's client raises many kinds
-        raise StudyError(
-            f"Could not fetch {hub} at {revision} from the Hugging Face hub ({type(error).__name__}): correct "
-            "model.hub and model.revision in params.yaml, or connect to the network."
-        ) from None
+        load_model(folder, names_only=True)
+    except StudyError as error:
+        yield str(error)
+
+
+def _weight_problem(file: Path) -> str | None:
+    if not file.is_file():
+        return f"is missing, and {_INDEX} names it. Copy it to the others."
+    # a safetensors file: length of the header in 8 bytes, header as JSON with the bounds of each tensor, tensors
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        if start == b"version ":
+            return "is a pointer of git-lfs, not the weights. Fetch them with git lfs pull."
+        length, size = int.from_bytes(start, "little"), file.stat().st_size
+        header = json.loads(stream.read(length)) if 8 + length <= size else {}
+    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    whole = bool(ends) and 8 + length + max(ends) == size
+    return None if whole else f"is cut off: its {size} bytes are not those of its header. Copy or download it again."
+
+
+def _config_problems(config: PreTrainedConfig, max_tokens: int) -> Iterator[str]:
+    ids = {name: getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos", "decoder_start")}
+    for name, value in ids.items():
+        for token in value if isinstance(value, list) else [value or 0]:
+            if not 0 <= token < config.vocab_size:
+                yield f"{name}_token_id is {token}, which is no token. Write the id of any token, or null."
+    if config.is_encoder_decoder and ids["decoder_start"] is None:
+        yield "decoder_start_token_id is missing. Write the id that the decoder starts from (T5: that of padding)."
+    if not config.is_encoder_decoder and ids["bos"] is None and not ids["eos"] and ids["eos"] != 0:
+        yield "bos_token_id and eos_token_id are missing. Write the id that a text without a source starts from."
+    positions = getattr(config, "max_position_embeddings", None)  # of T5, which has relative ones: none
+    if positions and positions < 2 * max_tokens:
+        mend = "Lower corpus.max_tokens in params.yaml to half of what it takes."
+        yield f"it takes {positions} positions, source and target need {2 * max_tokens}. {mend}"
 
 
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
-
-    Raises:
-        StudyError: there is none (as tokenizer.json), or it has no end of sequence.
-    """
-    if not (folder / "tokenizer.json").is_file():  # without it the library would make up an empty one
-        raise StudyError(f"{folder} holds no tokenizer.json. Write it with tokenizer.save_pretrained(folder).")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.eos_token_id is None:
-        raise StudyError(f"{folder}: the tokenizer has no end-of-sequence token. Set eos_token and save it again.")
-    return tokenizer
+    """The tokenizer of a checkpoint in which `folder_of` found nothing wrong."""
+    return AutoTokenizer.from_pretrained(folder)

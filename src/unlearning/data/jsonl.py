@@ -1,99 +1,100 @@
 """Read and write files of one JSON object a line; every mistake is told with file, line and mend."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unlearning.errors import StudyError
 
+Row = dict[str, Any]
+
 
 def read_jsonl(
-    path: Path | str, *, required: Sequence[str], may_be_empty: Sequence[str] = ()
-) -> list[tuple[int, dict[str, str]]]:
+    path: Path | str, *, required: Sequence[str], may_be_empty: Sequence[str] = (), others: Sequence[str] | None = None
+) -> list[tuple[int, Row]]:
     """The objects of a JSONL file with their line numbers (from 1); blank lines are skipped.
 
-    Args:
-        path: the file, UTF-8.
-        required: fields that each line must have, as strings with something in them.
-        may_be_empty: those of them that may be the empty string (a decoder-only model's source).
-
-    Raises:
-        StudyError: no such file, undecodable bytes, not JSON, a field missing, empty or of another type, no line.
+    required: fields that each line must have, as strings with something in them, but for those that `may_be_empty` (a
+    decoder-only model's source). others: fields that a line may have besides, as strings; None: any.
+    Raises StudyError: no such file, not UTF-8, not JSON, no line; a field missing, empty, unknown, no string, or twice.
     """
-    rows = []
+    rows, example = [], "{" + ", ".join(f'"{field}": "…"' for field in required) + "}"
     for number, line in enumerate(_lines(Path(path)), start=1):
         if line.strip():
-            rows.append((number, _parse(line, f"{path}, line {number}", required, may_be_empty)))
+            try:
+                row = json.loads(line, object_pairs_hook=_once)
+                for mistake in _mistakes(row, required, may_be_empty, others, example):
+                    raise StudyError(mistake)
+            except StudyError as error:
+                raise StudyError(f"{path}, line {number}: {error}") from None
+            except (ValueError, RecursionError) as error:
+                reason = getattr(error, "msg", "too deeply nested")
+                where = f"{path}, line {number}"
+                raise StudyError(f"{where}: not JSON ({reason}). Write one object a line: {example}") from None
+            rows.append((number, row))
     if not rows:
-        raise StudyError(f"{path} is empty. Write one object a line: {_example(required)}")
+        raise StudyError(f"{path} is empty. Write one object a line: {example}")
     return rows
 
 
-def read_examples(path: Path | str) -> list[tuple[int, dict[str, str]]]:
-    """The lines of a user's forget set with their numbers: everything that can be checked without a corpus.
-
-    Raises:
-        StudyError: what `read_jsonl` finds, or an id that stands there twice.
-    """
-    rows = read_jsonl(path, required=["id", "source", "target"], may_be_empty=["source"])
-    first: dict[str, int] = {}
+def read_examples(path: Path | str) -> list[tuple[int, Row]]:
+    """The lines of a user's forget set with their numbers; no id and no example stands there twice."""
+    rows = read_jsonl(path, required=["id", "source", "target"], may_be_empty=["source"], others=["origin"])
+    first: dict[Any, int] = {}
     for number, row in rows:
-        where = f"{path}, line {number}"
-        if row["id"] in first:
-            raise StudyError(f"{where}: the id '{row['id']}' stands in line {first[row['id']]} too. Rename one.")
-        first[row["id"]] = number
-        if not isinstance(row.get("origin", ""), str):
-            raise StudyError(f"{where}: the field 'origin' is no string. Put it in double quotes.")
+        again = {row["id"]: ("id", "Rename one."), (row["source"], row["target"]): ("example", "Delete one.")}
+        for key, (what, mend) in again.items():
+            if first.setdefault(key, number) != number:
+                raise StudyError(f"{path}, line {number}: this {what} stands in line {first[key]} too. {mend}")
     return rows
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Iterator[str]:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no such file. Correct its path in params.yaml.") from None
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}.") from None
-    lines = []
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:
-            lines.append(line.decode("utf-8"))
+            yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            where = f"{path}, line {number}"
-            raise StudyError(f"{where}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8.") from None
-    return lines
+            where = f"{path}, line {number}: byte {error.start + 1}"
+            raise StudyError(f"{where} is not UTF-8. Save the file as UTF-8.") from None
 
 
-def _parse(line: str, where: str, required: Sequence[str], may_be_empty: Sequence[str]) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", "too deeply nested")
-        example = _example(required)
-        raise StudyError(f"{where}: not JSON ({reason}). Write one object a line: {example}") from None
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:  # JSON would take the last of them without a word
+            raise StudyError(f"the field '{name}' stands there twice. Take one out.")
+    return dict(pairs)
+
+
+def _mistakes(
+    row: Any, required: Sequence[str], may_be_empty: Sequence[str], others: Sequence[str] | None, example: str
+) -> Iterator[str]:
     if not isinstance(row, dict):
-        raise StudyError(f"{where}: holds a {type(row).__name__}, not an object. Write {_example(required)}")
-    for field in required:
+        yield f"holds a {type(row).__name__}, not an object. Write {example}"
+    for field in (*required, *(field for field in others or () if field in row)):
+        value = row.get(field)
         if field not in row:
-            raise StudyError(f"{where}: the field '{field}' is missing. Write {_example(required)}")
-        value = row[field]
-        if not isinstance(value, str):
-            kind = type(value).__name__
-            raise StudyError(f"{where}: the field '{field}' is of type {kind}. Put it in double quotes.")
-        if not value.strip() and field not in may_be_empty:
-            raise StudyError(f"{where}: the field '{field}' is empty. Fill it or delete the line.")
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise StudyError(f"{where}: the field '{field}' holds half a surrogate pair. Write the character itself.")
-    return row
-
-
-def _example(required: Sequence[str]) -> str:
-    return "{" + ", ".join(f'"{field}": "…"' for field in required) + "}"
+            yield f"the field '{field}' is missing. Write {example}"
+        elif not isinstance(value, str):
+            yield f"the field '{field}' is of type {type(value).__name__}. Put it in double quotes."
+        elif not value.strip() and field not in may_be_empty:
+            yield f"the field '{field}' is empty. Fill it or delete the line."
+        elif any("\ud800" <= character <= "\udfff" for character in value):
+            yield f"the field '{field}' holds half a surrogate pair. Write the character itself."
+    unknown = [field for field in row if others is not None and field not in (*required, *others)]
+    if unknown:
+        yield f"the field '{unknown[0]}' is unknown. Take it out; known are {', '.join((*required, *others))}."
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, str]]) -> None:
     """Write one object a line, UTF-8, in the order given; same rows, same bytes."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    Path(path).write_text(text, encoding="utf-8", newline="\n")

@@ -1,12 +1,12 @@
 """Near-duplicates: token-set Jaccard similarity between texts, exact, by sparse matrix products."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_matrix
 
 PLACEHOLDER = "<ph>"
 _WORD = re.compile(r"[^\W\d_]+")
@@ -14,24 +14,16 @@ _ROWS_AT_ONCE = 500  # memory only: rows of the similarity matrix that exist at 
 
 
 def token_set(text: str) -> frozenset[str]:
-    """The distinct words of a text without case, digits, punctuation and placeholders."""
-    return frozenset(_WORD.findall(text.replace(PLACEHOLDER, " ").lower()))
+    """The distinct words of a text without case, digits, punctuation and placeholders, composed or decomposed."""
+    return frozenset(_WORD.findall(unicodedata.normalize("NFC", text).replace(PLACEHOLDER, " ").lower()))
 
 
 def similar(
     left: Sequence[str], right: Sequence[str], *, threshold: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of texts whose token sets have a Jaccard similarity |A ∩ B| / |A ∪ B| of at least `threshold`.
+    """Pairs of texts whose token sets have a Jaccard similarity, in [0, 1], of at least `threshold`, above 0.
 
-    The similarity lies in [0, 1] and is symmetric; 1 means equal sets. Texts without words resemble nothing.
-
-    Args:
-        left: (n,) texts.
-        right: (m,) texts.
-        threshold: above 0.
-
-    Yields:
-        Chunks (i, j, jaccard), three arrays of one length; i indexes left (ascending by chunk), j right.
+    Texts without words resemble nothing. Yields chunks (i, j, jaccard), three arrays of one length; i ascends by chunk.
     """
     columns = {word: i for i, word in enumerate(sorted(set().union(*map(token_set, [*left, *right]))))}
     a, b = _incidence(left, columns), _incidence(right, columns)
@@ -40,7 +32,7 @@ def similar(
     for start in range(0, len(left), _ROWS_AT_ONCE):
         common = (a[start : start + _ROWS_AT_ONCE] @ transposed).tocoo()
         i, j = common.row + start, common.col
-        jaccard = common.data / (size_a[i] + size_b[j] - common.data)
+        jaccard = common.data / (size_a[i] + size_b[j] - common.data)  # |A ∩ B| / |A ∪ B|
         keep = jaccard >= threshold
         yield i[keep], j[keep], jaccard[keep]
 
@@ -53,11 +45,7 @@ def _incidence(texts: Sequence[str], columns: dict[str, int]) -> csr_matrix:
 
 
 def nearest(texts: Sequence[str], others: Sequence[str], *, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each text the most similar of the others.
-
-    Returns:
-        (n,) Jaccard similarity, 0 where none reaches `threshold`; (n,) index of that other text, -1 there.
-    """
+    """(n,) Jaccard similarity of the most similar of the others, 0 where none reaches it; (n,) its index, or -1."""
     best, where = np.zeros(len(texts)), np.full(len(texts), -1)
     for i, j, jaccard in similar(texts, others, threshold=threshold):
         order = np.argsort(jaccard, kind="stable")  # the last assignment to an index wins: the largest
@@ -67,19 +55,4 @@ def nearest(texts: Sequence[str], others: Sequence[str], *, threshold: float) ->
 
 def nearest_pair(pairs: pd.DataFrame, others: pd.DataFrame, *, threshold: float) -> np.ndarray:
     """(n,) largest Jaccard similarity of each pair with any other pair, on source or target; 0 below threshold."""
-    sides = [nearest(list(pairs[s]), list(others[s]), threshold=threshold)[0] for s in ("source", "target")]
-    return np.maximum(*sides)
-
-
-def near_duplicate_groups(pairs: pd.DataFrame, *, threshold: float) -> np.ndarray:
-    """(n,) group label of each pair: connected components of Jaccard >= threshold on source or on target.
-
-    Whoever keeps one pair of each group is left without any two pairs that resemble each other this much.
-    """
-    links = [np.empty((0, 2), dtype=int)]
-    for side in ("source", "target"):
-        texts = list(pairs[side])
-        links += [np.stack([i, j], axis=1)[i < j] for i, j, _ in similar(texts, texts, threshold=threshold)]
-    i, j = np.concatenate(links).T
-    graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(pairs), len(pairs)))
-    return connected_components(graph, directed=False)[1]
+    return np.maximum(*(nearest(pairs[s], others[s], threshold=threshold)[0] for s in ("source", "target")))

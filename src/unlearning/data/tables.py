@@ -1,4 +1,4 @@
-"""The rows of the tidy tables (their dictionary stands in the README), and how they are written."""
+"""The rows of the tidy tables (their dictionary stands in docs/tables.md), and how they are written."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,55 +10,34 @@ if TYPE_CHECKING:  # notebooks write tables without loading torch
     from unlearning.data.groups import Group
     from unlearning.measure.scoring import Scores
 
-KEYS = ("track", "trained_with", "model", "forget_set", "method", "role", "step")
 CATEGORIES = ("track", "trained_with", "forget_set", "method", "role", "example_id", "split")
 MILLI = 1e-3  # log-likelihoods are stored to a thousandth of a nat: fp32 sums are not better than that
 
 
 def log_likelihood_rows(key: dict, group: "Group", scores: "Scores") -> pd.DataFrame:
     """One row an example: the key, example_id, n_tokens, log_likelihood (nats), n_correct."""
-    return pd.DataFrame(
-        {
-            **key,
-            "example_id": group.ids,
-            "n_tokens": scores.n_tokens.astype(np.int16),
-            "log_likelihood": scores.log_likelihood,
-            "n_correct": scores.n_correct.astype(np.int16),
-        }
-    )
+    counts = {"n_tokens": scores.n_tokens.astype(np.int16), "log_likelihood": scores.log_likelihood}
+    return pd.DataFrame({**key, "example_id": group.ids, **counts, "n_correct": scores.n_correct.astype(np.int16)})
 
 
 def performance_row(key: dict, split: str, scores: "Scores", *, bleu: float = float("nan")) -> dict:
     """One row a split: the key, log-likelihood per token (nats), token accuracy, BLEU, target tokens."""
-    return {
-        **key,
-        "split": split,
-        "log_likelihood_per_token": scores.per_token,
-        "token_accuracy": scores.token_accuracy,
-        "bleu": bleu,
-        "n_tokens": int(scores.n_tokens.sum()),
-    }
+    means = {"log_likelihood_per_token": scores.per_token, "token_accuracy": scores.token_accuracy, "bleu": bleu}
+    return {**key, "split": split, **means, "n_tokens": int(scores.n_tokens.sum())}
 
 
 def write_parquet(table: pd.DataFrame, path: Path | str) -> None:
     """Write a long table small: categories, log-likelihoods rounded to 1e-3 nats, zstd, split bytes."""
     table = table.copy()
-    if "log_likelihood" in table:
-        table["log_likelihood"] = (table["log_likelihood"].astype(float) / MILLI).round() * MILLI
-        table["log_likelihood"] = table["log_likelihood"].astype(np.float32)
-    for name in CATEGORIES:
-        if name in table:
-            table[name] = pd.Categorical(table[name].astype(str))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     split = [name for name in ("log_likelihood",) if name in table]
-    table.to_parquet(
-        path,
-        index=False,
-        compression="zstd",
-        compression_level=15,
-        use_dictionary=[name for name in table if name not in split],
-        column_encoding={name: "BYTE_STREAM_SPLIT" for name in split} or None,
-    )
+    for name in split:
+        table[name] = ((table[name].astype(float) / MILLI).round() * MILLI).astype(np.float32)
+    for name in (name for name in CATEGORIES if name in table):
+        table[name] = pd.Categorical(table[name].astype(str))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    options = {"use_dictionary": [name for name in table if name not in split]}
+    options["column_encoding"] = dict.fromkeys(split, "BYTE_STREAM_SPLIT") or None
+    table.to_parquet(path, index=False, compression="zstd", compression_level=15, **options)
 
 
 def write_csv(table: pd.DataFrame, path: Path | str) -> None:

@@ -1,70 +1,69 @@
-"""Gradient ascent on a forget set's negative log-likelihood: the loss of one example, a step, a generator of steps.
+"""Unlearning step by step. A method is a loss over forget and retain batches, an optimizer and its state.
 
-Source: Jang et al. 2023 (Knowledge Unlearning), eq. 1; Baluta et al. 2024. Every deviation from the
-authors' code stands in the README.
+Gradient ascent on the forget set's negative log-likelihood is the simplest: it looks at no retain batch.
+Source: Jang et al. 2023 (Knowledge Unlearning), eq. 1; Baluta et al. 2024. docs/deviations.md lists every deviation.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.optim import Optimizer
 
 from unlearning.measure.scoring import Prepared, log_likelihoods
 
+# of (n,) log-likelihoods and target tokens of the forget batch and, if there is one, the same two of the retain batch
+Loss = Callable[..., Tensor]
 
-@dataclass(frozen=True)
-class State:
-    """An unlearned model's forget set after `step` updates.
 
-    Attributes:
-        log_likelihood: (n,) of each example of the update, nats.
-        n_correct: (n,) target tokens that are the most likely one.
-    """
+class Update(NamedTuple):
+    """The examples of one update: what it forgets and, for methods that look at it, what it retains."""
+
+    forget: Prepared
+    retain: Prepared | None = None
+
+
+class State(NamedTuple):
+    """An unlearned model's forget set after `step` updates."""
 
     step: int
-    log_likelihood: Tensor
-    n_correct: Tensor
+    log_likelihood: Tensor  # (n,) of each example of the next update, nats
+    n_correct: Tensor  # (n,) target tokens that are the most likely one
 
 
-def ascent_loss(log_likelihood: Tensor, n_tokens: Tensor, *, reduction: str) -> Tensor:
-    """The quantity a step *descends*: log-likelihood of the forget set, so that its negative log-likelihood ascends.
+def ascent_sum(log_likelihood: Tensor, n_tokens: np.ndarray) -> Tensor:
+    """What a step *descends*: (n,) log-likelihoods summed over target tokens (the authors'), nats."""
+    return log_likelihood.sum()
 
-    Args:
-        log_likelihood: (n,) per example, nats.
-        n_tokens: (n,) target tokens.
-        reduction: `sum` over target tokens (the authors') or `mean` per target token.
-    """
-    return log_likelihood.sum() if reduction == "sum" else log_likelihood.sum() / int(n_tokens.sum())
+
+def ascent_mean(log_likelihood: Tensor, n_tokens: np.ndarray) -> Tensor:
+    """What a step *descends*: (n,) log-likelihoods per target token of the update, nats per token."""
+    return log_likelihood.sum() / int(n_tokens.sum())
+
+
+LOSSES: dict[str, Loss] = {"sum": ascent_sum, "mean": ascent_mean}
 
 
 def ascend(
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    updates: Iterator[Prepared],
-    *,
-    reduction: str,
-    clip_norm: float | None = None,
+    model: nn.Module, optimizer: Optimizer, updates: Iterator[Update], *, loss: Loss, clip_norm: float | None = None
 ) -> Iterator[State]:
-    """Unlearn in place; yields the state *before* each update, step 0 being the original model.
+    """Unlearn in place by descending `loss`; yields the state *before* each update, step 0 being the original model.
 
-    The yielded log-likelihoods come from the update's own forward pass. While the consumer holds a state the
-    parameters are that state's, and the gradients still those of the previous update.
-
-    Args:
-        updates: the examples of each update, in batches of like length whose gradients add up.
-
-    Ends after yielding a state whose log-likelihoods are not finite (a diverged run).
+    While the consumer holds a state the parameters are that state's, and the gradients still those of the previous
+    update. Ends after yielding a state whose log-likelihoods are not finite (a diverged run).
     """
-    for step, examples in enumerate(updates):
-        log_likelihood, n_correct = log_likelihoods(model, examples)
+    for step, update in enumerate(updates):
+        log_likelihood, n_correct = log_likelihoods(model, update.forget)
         yield State(step, log_likelihood.detach().cpu(), n_correct.cpu())
         if not torch.isfinite(log_likelihood).all():
             return
+        seen = [log_likelihood, update.forget.n_tokens]
+        if update.retain is not None:
+            seen += [log_likelihoods(model, update.retain)[0], update.retain.n_tokens]
         optimizer.zero_grad()
-        n_tokens = torch.from_numpy(examples.n_tokens)
-        ascent_loss(log_likelihood, n_tokens, reduction=reduction).backward()
+        loss(*seen).backward()  # of log-likelihood: descending it, its negative ascends
         if clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()

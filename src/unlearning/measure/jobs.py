@@ -1,40 +1,13 @@
-"""The tasks that stages hand out: fit one model and score it on everything; one ascent, followed. Files in, files out.
-
-Torch is loaded inside a task: the notebook that hands tasks out has no need of it.
-"""
+"""The tasks that stages hand out: files in, files out. Torch is loaded inside them, not by whoever hands them out."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from unlearning.core.genex import steps_to_forget
 from unlearning.data.tables import log_likelihood_rows, performance_row, write_csv, write_parquet
-
-if TYPE_CHECKING:
-    from unlearning.data.groups import StudyData
-
-FIT = ("epochs", "batch_tokens", "warmup_steps", "schedule", "loss", "clip_norm")
-
-
-def universe(data: "StudyData", repetitions: dict[str, int]) -> tuple[list, np.ndarray]:
-    """All rows that any model may be trained on, repeated examples as several rows.
-
-    Args:
-        repetitions: rows each example of a group takes.
-
-    Returns:
-        the encoded rows, and the name of the group of each, (rows,).
-    """
-    rows, names = [], []
-    for name, times in repetitions.items():
-        encoded = data.group(name).encoded
-        rows += encoded * times
-        names += [name] * (len(encoded) * times)
-    return rows, np.array(names)
 
 
 def train_model(
@@ -57,67 +30,57 @@ def train_model(
 ) -> None:
     """Fit one model and score it on everything. Writes model/, optimizer.safetensors and three tables.
 
-    Args:
-        start: folder of the base model, or the config of a new T5.
-        repetitions: the study's training groups and the rows an example of each takes, in a fixed order.
-        holds: the groups that this model is trained on.
-        key: columns that name the model in the tables.
-        scored: groups scored example by example.
-        retain: how many pairs of the core are the retain sample.
-        bleu_sentences, bleu_tokens: how many held-out sentences are translated, and the longest translation.
+    start: folder of the base model, or the config of a new T5. holds: the groups that this model is trained on.
+    repetitions: the study's training groups and the rows an example of each takes, in a fixed order.
+    key: columns that name the model in the tables. scored: groups scored by example. retain: first pairs of the core.
+    bleu_sentences, bleu_tokens: how many held-out sentences are translated, and the longest translation.
     """
     import torch
 
     from unlearning.data.groups import StudyData
-    from unlearning.measure.models import load_model, new_t5, save_model
-    from unlearning.measure.optimizers import make_optimizer, save_state
-    from unlearning.measure.scoring import score
-    from unlearning.measure.training import fit
+    from unlearning.measure import models, optimizers, scoring, training
 
     torch.set_num_threads(threads)
     study = StudyData(data)
     if isinstance(start, dict):
         size = len(study.tokenizer)
-        model = new_t5(start, vocabulary_size=size, dropout=settings["dropout"], seed=seed).to(device)
+        model = models.new_t5(start, vocabulary_size=size, dropout=settings["dropout"], seed=seed)
     else:
-        model = load_model(start, dropout=settings["dropout"]).to(device)
-    optimizer = make_optimizer(model.parameters(), settings["optimizer"], settings)
-    rows, names = universe(study, repetitions)
-    mine = np.flatnonzero(np.isin(names, list(holds)))
+        model = models.load_model(start, dropout=settings["dropout"])
+    model = model.to(device)
+    optimizer = optimizers.make_optimizer(model.parameters(), settings["optimizer"], settings)
+    # rows that this model does not hold are there all the same: they keep the order of the others
+    encoded = {name: study.group(name).encoded * times for name, times in repetitions.items()}
+    rows = [row for group in encoded.values() for row in group]
+    mine = np.flatnonzero(np.repeat([name in holds for name in encoded], [len(group) for group in encoded.values()]))
     tokens = sum(len(rows[i][1]) for i in mine)
     validation = study.group("validation").encoded
-    history = []
 
-    def note(epoch: int, loss: float, steps: int) -> None:
-        """One more row of training.csv."""
-        value = score(model, validation).per_token
-        names = ("epoch", "loss", "validation_log_likelihood_per_token", "rows", "steps", "target_tokens")
-        history.append({**key, **dict(zip(names, (epoch, loss, value, len(mine), steps, tokens), strict=True))})
+    def measured(epoch: training.Epoch) -> dict:
+        """One row of training.csv."""
+        value = scoring.score(model, validation).per_token
+        row = {**key, "epoch": epoch.number, "loss": epoch.loss, "validation_log_likelihood_per_token": value}
+        return {**row, "rows": len(mine), "steps": epoch.steps, "target_tokens": tokens}
 
-    note(0, float("nan"), 0)
-    loop = {name: settings[name] for name in FIT}
-    for epoch in fit(model, optimizer, rows, mine, seed=seed, precision=precision, **loop):
-        note(epoch.number, epoch.loss, epoch.steps)
-    save_model(model, out / "model")
-    save_state(optimizer, out / "optimizer.safetensors")
+    history = [measured(training.Epoch(0, float("nan"), 0))]
+    loop = ("epochs", "batch_tokens", "warmup_steps", "schedule", "loss", "clip_norm")
+    loop = {name: settings[name] for name in loop} | {"precision": precision, "seed": seed}
+    history += map(measured, training.fit(model, optimizer, rows, mine, **loop))
+    models.save_model(model, out / "model")
+    optimizers.save_state(optimizer, out / "optimizer.safetensors")
     write_csv(pd.DataFrame(history), out / "training.csv")
-    _score_model(out, model, study, key, scored, retain, bleu_sentences, bleu_tokens)
 
-
-def _score_model(out, model, study, key, scored, retain, bleu_sentences, bleu_tokens) -> None:
-    from unlearning.measure.scoring import bleu, score
-
-    tidy = {**key, "forget_set": "", "method": "", "role": "", "step": 0}
     groups = {name: study.group(name) for name in (*scored, "heldout", "validation")}
     groups["retain"] = study.group("core").first(retain)
-    scores = {name: score(model, group.encoded) for name, group in groups.items()}
+    scores = {name: scoring.score(model, group.encoded) for name, group in groups.items()}
+    tidy = {**key, "forget_set": "", "method": "", "role": "", "step": 0}
     tables = [log_likelihood_rows(tidy, groups[n], scores[n]) for n in groups if n != "validation"]
-    translated = groups["heldout"].encoded[:bleu_sentences]
-    quality = bleu(model, study.tokenizer, translated, max_new_tokens=bleu_tokens)
-    rows = [performance_row(tidy, name, scores[name]) for name in ("heldout", "validation", "retain")]
-    rows.append(performance_row(tidy, "heldout_bleu", score(model, translated), bleu=quality))
+    performance = [performance_row(tidy, name, scores[name]) for name in ("heldout", "validation", "retain")]
+    some = groups["heldout"].encoded[:bleu_sentences]
+    quality = scoring.bleu(model, study.tokenizer, some, max_new_tokens=bleu_tokens)
+    performance.append(performance_row(tidy, "heldout_bleu", scoring.score(model, some), bleu=quality))
     write_parquet(pd.concat(tables), out / "log_likelihoods.parquet")
-    write_csv(pd.DataFrame(rows), out / "performance.csv")
+    write_csv(pd.DataFrame(performance), out / "performance.csv")
 
 
 def pilot_ascents(
@@ -126,7 +89,7 @@ def pilot_ascents(
     data: str,
     folder: str,
     reference: Sequence[float],
-    method: dict,
+    arm: dict,
     grid: Sequence[float],
     low: float,
     settings: dict,
@@ -139,26 +102,18 @@ def pilot_ascents(
 
     Writes learning_rates.csv: key, learning_rate, k_star (NaN: not reached by `k_max`, or diverged before).
     """
-    import torch
-
+    from unlearning.core.genex import steps_to_forget
     from unlearning.data.groups import StudyData
-    from unlearning.measure.ascent import ascend
-    from unlearning.measure.models import load_model
-    from unlearning.measure.optimizers import load_state, make_optimizer
+    from unlearning.measure.ascent import LOSSES, ascend
     from unlearning.measure.trajectory import ascent_updates
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     forget = StudyData(data).group("pilot")
     rows = []
     for rate in sorted(grid, reverse=True):
-        model = load_model(Path(folder) / "model", dropout=settings["dropout"]).to(device)
-        optimizer = make_optimizer(model.parameters(), method["optimizer"], {**method, "learning_rate": rate})
-        if method.get("restored"):
-            load_state(optimizer, Path(folder) / "optimizer.safetensors", freeze=method["freeze_second_moment"])
+        model, optimizer = _to_unlearn(folder, {**arm, "learning_rate": rate, "rate": 1.0}, settings, threads, device)
         updates = ascent_updates(forget, model, settings["batch"], seed=seed)
         exposure = []
-        for state in ascend(model, optimizer, updates, reduction=method["loss"], clip_norm=method.get("clip_norm")):
+        for state in ascend(model, optimizer, updates, loss=LOSSES[arm["loss"]], clip_norm=arm.get("clip_norm")):
             exposure.append(float(state.log_likelihood.mean()) - float(np.mean(reference)))
             if not exposure[-1] > 0 or state.step == settings["k_max"]:
                 break
@@ -169,6 +124,17 @@ def pilot_ascents(
     write_csv(pd.DataFrame(rows), out / "learning_rates.csv")
 
 
+def _to_unlearn(folder: str, arm: dict, settings: dict, threads: int, device: str) -> tuple:
+    """A trained model and the optimizer that unlearns it. No random number comes into it: there is no dropout."""
+    import torch
+
+    from unlearning.measure import models, optimizers
+
+    torch.set_num_threads(threads)
+    model = models.load_model(Path(folder, "model"), dropout=settings["dropout"]).to(device)
+    return model, optimizers.arm_optimizer(model.parameters(), arm, state=Path(folder, "optimizer.safetensors"))
+
+
 def unlearn_model(
     out: Path,
     *,
@@ -177,7 +143,7 @@ def unlearn_model(
     forget_set: str,
     population: str | None,
     retained: Sequence[str],
-    method: dict,
+    arm: dict,
     settings: dict,
     reference: Sequence[float],
     steps: int | None,
@@ -189,71 +155,37 @@ def unlearn_model(
 ) -> None:
     """Unlearn one forget set from one model and follow it. Writes log_likelihoods, performance and run tables.
 
-    Args:
-        folder: the trained model's folder (model/, optimizer.safetensors).
-        population: group of never-trained examples of the same generator, or None.
-        retained: other sets of the same kind that this model holds.
-        method: a block of `methods`, with `optimizer` (its name) and the learning rate.
-        settings: the `unlearn` block.
-        reference: (n,) log-likelihoods of the model's reference, nats; k* is where their mean is reached.
-        steps: None follows to k* and beyond; a number takes just so many steps (placebo).
-        followed: how many examples of the population are scored along the way.
+    folder: the trained model's. arm: an entry of the block `arms`. settings: the `unlearn` block.
+    population: never-trained examples of the same generator, or None; `followed` of them are scored on the way.
+    retained: other sets of the same kind that this model holds. steps: None goes beyond k* (placebo: a number).
+    reference: (n,) log-likelihoods of the model's reference, nats; k* is where their mean is reached.
     """
-    import torch
-
     from unlearning.data.groups import Group, StudyData
-    from unlearning.measure.models import load_model
-    from unlearning.measure.optimizers import load_state, make_optimizer
-    from unlearning.measure.trajectory import Probes, follow
+    from unlearning.measure.trajectory import Trajectory, follow
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     study = StudyData(data)
-    model = load_model(Path(folder) / "model", dropout=settings["dropout"]).to(device)
-    optimizer = make_optimizer(model.parameters(), method["optimizer"], method)
-    if method.get("restored"):
-        freeze = method["freeze_second_moment"]
-        load_state(optimizer, Path(folder) / "optimizer.safetensors", freeze=freeze)
-    probes = Probes(
+    model, optimizer = _to_unlearn(folder, arm, settings, threads, device)
+    run = Trajectory(
         forget=study.group(forget_set),
         heldout=study.group("heldout"),
         retain=study.group("core").first(settings["retain"]),
         population=study.group(population) if population else Group([], []),
         retained={name: study.group(name) for name in retained},
-        heldout_fixed=settings["heldout_fixed"],
         followed=followed,
-        bleu_sentences=settings["bleu_sentences"],
-        bleu_tokens=settings["bleu_tokens"],
         tokenizer=study.tokenizer,
+        **{name: settings[name] for name in ("heldout_fixed", "bleu_sentences", "bleu_tokens")},
     )
-    result = follow(
-        model,
-        optimizer,
-        probes,
-        reference=np.asarray(reference),
-        method=method,
-        settings=settings,
-        steps=steps,
-        seed=seed,
-    )
-    write_parquet(result.log_likelihoods(key), out / "log_likelihoods.parquet")
-    write_parquet(result.performance(key), out / "performance.parquet")
-    write_csv(result.run(key), out / "runs.csv")
+    options = {"arm": arm, "settings": settings, "steps": steps, "seed": seed}
+    follow(model, optimizer, run, reference=np.asarray(reference), **options)
+    write_parquet(run.log_likelihoods(key), out / "log_likelihoods.parquet")
+    write_parquet(run.performance(key), out / "performance.parquet")
+    write_csv(pd.DataFrame([{**key, **run.facts}]), out / "runs.csv")
 
 
 def choose_learning_rate(rates: ArrayLike, k_star: ArrayLike, *, low: float, high: float) -> float:
-    """The largest rate with low ≤ k* ≤ high; one rule for every method of ascent.
+    """The largest of (n,) learning rates whose k*, (n,) steps, NaN where censored, lies in [low, high].
 
-    Where the grid is too coarse for any k* to fall inside, the rate whose k* is nearest to the window, as a ratio.
-
-    Args:
-        rates: (n,) learning rates.
-        k_star: (n,) steps to forget of the pilot at each, NaN where censored.
-        low: fewest steps.
-        high: most steps.
-
-    Raises:
-        ValueError: no rate forgets at all.
+    Where none does, the rate whose k* is nearest, as a ratio. ValueError: no rate forgets at all.
     """
     rates, k_star = np.asarray(rates, dtype=float), np.asarray(k_star, dtype=float)
     reached = np.isfinite(k_star) & (k_star > 0)
@@ -261,5 +193,6 @@ def choose_learning_rate(rates: ArrayLike, k_star: ArrayLike, *, low: float, hig
         tried = ", ".join(f"{rate:g}" for rate in rates)
         raise ValueError(f"no learning rate of the grid forgets the pilot set; tried {tried}")
     rates, k_star = rates[reached], k_star[reached]
+    # |log(k* / nearest of the window)|: 0 inside it
     distance = np.abs(np.log(k_star / np.clip(k_star, low, high)))
     return float(rates[distance == distance.min()].max())

@@ -1,138 +1,95 @@
 """One small interface to encoder-decoder and decoder-only language models: encode examples, logits at target positions.
 
-An example is a pair (source, target); a decoder-only model without a source has an empty one. Everything
-here works on token ids in which source and target each end with the end-of-sequence token.
+An example is a pair (source, target) of token ids, each with its end of sequence; a source may be empty.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+import transformers as hf
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    T5Config,
-    T5ForConditionalGeneration,
-)
-from transformers import set_seed as _set_seed
+
+from unlearning.errors import StudyError
 
 Encoded = tuple[list[int], list[int]]  # source ids, target ids
 
 LOGITS = 2**21  # so many logits exist at a time: 512 target positions x 4096 words, 41 x 50 000
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]) -> list[Encoded]:
+def encode(tokenizer: hf.PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]) -> list[Encoded]:
     """Token ids of each (source, target), each ending with end-of-sequence; an empty source stays empty."""
-    eos = [tokenizer.eos_token_id]
 
     def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"] + eos
+        return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
     return [(ids(s) if s else [], ids(t)) for s, t in zip(sources, targets, strict=True)]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Padded examples. B examples, N target tokens in all, T input positions of the (decoder's) stream.
+class Batch(NamedTuple):
+    """Padded examples. B examples, N target tokens in all, T input positions of the (decoder's) stream."""
 
-    Attributes:
-        inputs: keyword arguments of the model, each (B, length).
-        predicts: (B, T) bool, True at the positions whose output predicts a target token.
-        targets: (N,) the target tokens, example after example.
-        example: (N,) the row of the batch to which each target token belongs.
-    """
-
-    inputs: dict[str, Tensor]
-    predicts: Tensor
-    targets: Tensor
-    example: Tensor
-
-    @property
-    def size(self) -> int:
-        """Number of examples B."""
-        return len(self.predicts)
+    inputs: dict[str, Tensor]  # keyword arguments of the model, each (B, length)
+    predicts: Tensor  # (B, T) bool, True at the positions whose output predicts a target token
+    targets: Tensor  # (N,) the target tokens, example after example
+    example: Tensor  # (N,) the row of the batch to which each target token belongs
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device (itself, when it is there)."""
-        if self.targets.device == torch.device(device):
-            return self
+        """The same batch on a device."""
         inputs = {name: value.to(device) for name, value in self.inputs.items()}
-        return Batch(inputs, self.predicts.to(device), self.targets.to(device), self.example.to(device))
+        return Batch(inputs, *(tensor.to(device) for tensor in self[1:]))
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)
 
 
-def collate(examples: Sequence[Encoded], config: AutoConfig) -> Batch:
+def collate(examples: Sequence[Encoded], config: hf.AutoConfig) -> Batch:
     """Pad encoded examples to a batch for a model with this config (right padding, masked)."""
     pad = config.pad_token_id or 0
     targets = [t for _, t in examples]
+    # the output at a position predicts the next token: what goes in is the target shifted right by one
     if config.is_encoder_decoder:
-        start = config.decoder_start_token_id
-        decoder_rows = [[start, *t[:-1]] for t in targets]
-        source = _pad([s for s, _ in examples], pad)
-        source_mask = _pad([[1] * len(s) for s, _ in examples], 0)
-        inputs = {
-            "input_ids": source,
-            "attention_mask": source_mask,
-            "decoder_input_ids": _pad(decoder_rows, pad),
-        }
-        predicts = _pad([[1] * len(t) for t in targets], 0).bool()
+        rows, shifted = [s for s, _ in examples], [[config.decoder_start_token_id, *t[:-1]] for t in targets]
+        silent = [0] * len(targets)
     else:
         start = config.bos_token_id if config.bos_token_id is not None else config.eos_token_id
-        rows = [(s or [start]) + t[:-1] for s, t in examples]
-        inputs = {"input_ids": _pad(rows, pad), "attention_mask": _pad([[1] * len(r) for r in rows], 0)}
-        silent = [[0] * (len(r) - len(t)) + [1] * len(t) for r, t in zip(rows, targets, strict=True)]
-        predicts = _pad(silent, 0).bool()
+        rows, shifted = [(s or [start]) + t[:-1] for s, t in examples], None
+        silent = [len(r) - len(t) for r, t in zip(rows, targets, strict=True)]
+    inputs = {"input_ids": _pad(rows, pad), "attention_mask": _pad([[1] * len(r) for r in rows], 0)}
+    if shifted:
+        inputs["decoder_input_ids"] = _pad(shifted, pad)
     lengths = torch.tensor([len(t) for t in targets])
     return Batch(
         inputs=inputs,
-        predicts=predicts,
+        predicts=_pad([[0] * n + [1] * len(t) for n, t in zip(silent, targets, strict=True)], 0).bool(),
         targets=torch.tensor([token for t in targets for token in t]),
         example=torch.arange(len(targets)).repeat_interleave(lengths),
     )
 
 
-def target_states(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states (N, width) at the positions that predict target tokens, ready for the vocabulary projection.
-
-    They are selected before that projection, so no tensor of batch x length x vocabulary ever exists.
-    """
-    inputs = batch.inputs
-    if model.config.is_encoder_decoder:
-        memory = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
-        hidden = model.get_decoder()(
-            input_ids=inputs["decoder_input_ids"],
-            encoder_hidden_states=memory,
-            encoder_attention_mask=inputs["attention_mask"],
-            use_cache=False,
-        )[0]
-        if getattr(model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings
-            hidden = hidden * model.config.d_model**-0.5
-    else:
-        hidden = model.base_model(**inputs, use_cache=False)[0]
+def target_states(model: hf.PreTrainedModel, batch: Batch) -> Tensor:
+    """Last hidden states (N, width) where target tokens are predicted: no batch x length x vocabulary ever exists."""
+    if not model.config.is_encoder_decoder:
+        return model.base_model(**batch.inputs, use_cache=False)[0][batch.predicts]
+    source, mask, target = (batch.inputs[name] for name in ("input_ids", "attention_mask", "decoder_input_ids"))
+    memory = model.get_encoder()(input_ids=source, attention_mask=mask)[0]
+    context = {"encoder_hidden_states": memory, "encoder_attention_mask": mask}
+    hidden = model.get_decoder()(input_ids=target, **context, use_cache=False)[0]
+    if getattr(model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+        hidden = hidden * model.config.d_model**-0.5
     return hidden[batch.predicts]
 
 
-def logit_rows(model: PreTrainedModel) -> int:
+def logit_rows(model: hf.PreTrainedModel) -> int:
     """For how many target positions a model's logits are made at a time."""
     return max(1, LOGITS // model.get_output_embeddings().weight.shape[0])
 
 
-def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target token under teacher forcing, and whether no token is more likely.
-
-    One forward pass gives both. Logits are made for `logit_rows` positions at a time, and kept only for gradients.
-
-    Returns:
-        (N,) nats, differentiable; (N,) bool.
-    """
+def token_log_likelihoods(model: hf.PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(N,) log-probabilities of target tokens, nats, differentiable; (N,) bool, whether no token is more likely."""
+    # log p(y_t | y_<t, source) = −cross entropy of the logits at the position that predicts y_t
     project, values, correct = model.get_output_embeddings(), [], []
     batch = batch.to(model.device)
     states, rows = target_states(model, batch), logit_rows(model)
@@ -146,27 +103,44 @@ def token_log_likelihoods(model: PreTrainedModel, batch: Batch) -> tuple[Tensor,
 
 def sum_by_example(values: Tensor, batch: Batch) -> Tensor:
     """Sum (N,) token values to (B,) example values, on the device of the values."""
-    zeros = torch.zeros(batch.size, dtype=values.dtype, device=values.device)
+    zeros = torch.zeros(len(batch.predicts), dtype=values.dtype, device=values.device)
     return zeros.index_add(0, batch.example.to(values.device), values)
 
 
-def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> PreTrainedModel:
+def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> hf.PreTrainedModel:
     """A randomly initialised T5 (fp32) from a plain dict of `T5Config` arguments."""
-    _set_seed(seed)
+    hf.set_seed(seed)
     special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    return T5ForConditionalGeneration(T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config))
+    config = hf.T5Config(vocab_size=vocabulary_size, dropout_rate=dropout, **special, **config)
+    return hf.T5ForConditionalGeneration(config)
 
 
-def load_model(folder: Path | str, *, dropout: float = 0.0) -> PreTrainedModel:
-    """Load fp32 weights (safetensors only) from a folder or hub name, as what its config says it is."""
-    config = AutoConfig.from_pretrained(folder)
+def load_model(folder: Path | str, *, dropout: float = 0.0, names_only: bool = False) -> hf.PreTrainedModel:
+    """Load fp32 weights (safetensors only) from a folder, as what its config says it is, and nothing but that.
+
+    names_only: compare names and shapes of the weights with the config and load none of them.
+    Raises StudyError: a weight is missing, unknown, of another shape, or not finite.
+    """
+    config = hf.AutoConfig.from_pretrained(folder)
     if hasattr(config, "dropout_rate"):
         config.dropout_rate = dropout
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = kind.from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True)
+    if isinstance(config.eos_token_id, list):  # several that end a text: the first stands for them
+        config.eos_token_id = config.eos_token_id[0]
+    kind = hf.AutoModelForSeq2SeqLM if config.is_encoder_decoder else hf.AutoModelForCausalLM
+    options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
+    device = {"device_map": "meta"} if names_only else {}
+    model, report = kind.from_pretrained(folder, **options, **device, output_loading_info=True)
+    # the library would fill what is missing with random numbers
+    found = {"missing": report["missing_keys"], "unknown": report["unexpected_keys"]}
+    found["of another shape"] = {name for name, *_ in report["mismatched_keys"]}
+    if not names_only:
+        found["not finite"] = {name for name, p in model.named_parameters() if not torch.isfinite(p).all()}
+    wrong = [f"{len(names)} weights are {what}, such as {min(names)}" for what, names in found.items() if names]
+    if wrong:
+        raise StudyError(f"{folder}: {'; '.join(wrong)}. Save the model again with model.save_pretrained(folder).")
     return model.eval()
 
 
-def save_model(model: PreTrainedModel, folder: Path | str) -> None:
+def save_model(model: hf.PreTrainedModel, folder: Path | str) -> None:
     """Write config and weights (safetensors)."""
     model.save_pretrained(folder, safe_serialization=True)

@@ -1,7 +1,7 @@
 """Log-likelihoods, token accuracy and BLEU of a model on encoded examples."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import sacrebleu
@@ -11,11 +11,11 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from unlearning.measure.models import Batch, Encoded, collate, sum_by_example, token_log_likelihoods
 
+TRANSLATED = 200  # sentences at a time
 BATCH_TOKENS = 1024  # padded tokens of a scoring batch: small enough for the caches, large enough for the matrices
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """One entry an example, shape (n,): log-likelihood in nats over target tokens (end of sequence included)."""
 
     log_likelihood: np.ndarray
@@ -34,12 +34,9 @@ class Scores:
 
 
 def padded_batches(order: np.ndarray, lengths: np.ndarray, *, budget: int) -> Iterator[np.ndarray]:
-    """Cut `order` into batches of at most `budget` padded tokens.
+    """Cut `order`, (n,) row indices, into batches of rows x (longest source + longest target) <= budget, or one row.
 
-    Args:
-        order: (n,) row indices in the order in which they are to be taken.
-        lengths: (rows, 2) source and target lengths of every row.
-        budget: rows x (longest source + longest target) stays at or below it, but a batch holds one row at least.
+    lengths: (rows, 2) source and target lengths of every row.
     """
     start, longest = 0, np.zeros(2, dtype=int)
     for stop, row in enumerate(order):
@@ -57,24 +54,12 @@ def example_lengths(examples: Sequence[Encoded]) -> np.ndarray:
     return np.array([(len(source), len(target)) for source, target in examples]).reshape(-1, 2)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Examples collated once, for as many passes as there will be: batches of like length, hence of little padding.
+class Prepared(NamedTuple):
+    """Examples collated once, for as many passes as there will be: batches of like length, hence of little padding."""
 
-    Attributes:
-        batches: the examples in order of length.
-        place: (n,) where each example stands in that order.
-        n_tokens: (n,) target tokens of each example.
-    """
-
-    batches: list[Batch]
-    place: Tensor
-    n_tokens: np.ndarray
-
-    @property
-    def size(self) -> int:
-        """Number of examples n."""
-        return len(self.n_tokens)
+    batches: list[Batch]  # the examples in order of length
+    place: Tensor  # (n,) where each example stands in that order
+    n_tokens: np.ndarray  # (n,) target tokens of each example
 
 
 def prepare(examples: Sequence[Encoded], config: PretrainedConfig, *, batch_tokens: int = BATCH_TOKENS) -> Prepared:
@@ -87,15 +72,11 @@ def prepare(examples: Sequence[Encoded], config: PretrainedConfig, *, batch_toke
 
 
 def log_likelihoods(model: PreTrainedModel, examples: Prepared) -> tuple[Tensor, Tensor]:
-    """Log-likelihood and number of most likely target tokens of each example, in their order.
-
-    Returns:
-        (n,) nats, differentiable (one graph over all batches); (n,) counts.
-    """
+    """(n,) log-likelihoods, nats, differentiable, and (n,) counts of most likely target tokens, in their order."""
     values, counts = [], []
     for batch in examples.batches:
         tokens, correct = token_log_likelihoods(model, batch)
-        values.append(sum_by_example(tokens, batch))
+        values.append(sum_by_example(tokens, batch))  # ℓ(x) = Σ_t log p(y_t | y_<t, source)
         counts.append(sum_by_example(correct.float(), batch))
     place = examples.place.to(values[0].device)
     return torch.cat(values)[place], torch.cat(counts)[place]
@@ -107,43 +88,31 @@ def score(
 ) -> Scores:
     """Score every example by teacher forcing; one forward pass gives both measures. Order is kept."""
     ready = examples if isinstance(examples, Prepared) else prepare(examples, model.config, batch_tokens=batch_tokens)
-    if not ready.size:
+    if not len(ready.n_tokens):
         return Scores(np.empty(0, np.float32), np.empty(0, np.int32), ready.n_tokens)
     values, counts = log_likelihoods(model, ready)
     return Scores(values.cpu().numpy(), counts.cpu().numpy().astype(np.int32), ready.n_tokens)
 
 
-def _words(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    end = tokenizer.eos_token_id
-    ids = list(ids)
-    ids = ids[: ids.index(end)] if end in ids else ids
+def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    ids = ids[: [*ids, tokenizer.eos_token_id].index(tokenizer.eos_token_id)]
     return tokenizer.decode([i for i in ids if i != tokenizer.pad_token_id])
 
 
 @torch.no_grad()
 def bleu(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Encoded],
-    *,
-    max_new_tokens: int,
-    batch_size: int = 200,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Encoded], *, max_new_tokens: int
 ) -> float:
     """Corpus BLEU (sacrebleu, 0 to 100) of greedy translations of an encoder-decoder model; NaN for others."""
     if not model.config.is_encoder_decoder:
         return float("nan")
     order = np.argsort([len(s) for s, _ in examples], kind="stable")
     hypotheses, references = [], []
-    for start in range(0, len(order), batch_size):
-        chunk = [examples[i] for i in order[start : start + batch_size]]
+    for start in range(0, len(order), TRANSLATED):
+        chunk = [examples[i] for i in order[start : start + TRANSLATED]]
         inputs = collate(chunk, model.config).to(model.device).inputs
-        out = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-        )
-        hypotheses += [_words(tokenizer, row.tolist()[1:]) for row in out]
+        inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+        hypotheses += [_words(tokenizer, row.tolist()[1:]) for row in out]  # the first is the start token
         references += [_words(tokenizer, target) for _, target in chunk]
     return float(sacrebleu.corpus_bleu(hypotheses, [references]).score)

@@ -1,8 +1,7 @@
 """Fitting a model to its training set: batches by token budget, an order that leaving a set out changes little."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,34 +17,27 @@ if TYPE_CHECKING:
 POOL_BATCHES = 16  # rows are sorted by length only inside a pool of so many batches: little padding, same order
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training set did: mean loss in nats per target token, optimizer steps so far."""
+class Epoch(NamedTuple):
+    """What one pass over the training set did."""
 
     number: int
-    loss: float
-    steps: int
+    loss: float  # mean, nats per target token
+    steps: int  # of the optimizer, so far
 
 
 def epoch_batches(rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The batches of one epoch, in order.
+    """The batches of one epoch, in order, of at most `budget` padded tokens.
 
-    Every row of the universe has its own random rank per (seed, epoch), drawn whether or not the row is
-    present. So two models that differ in one set see all other rows in the same order, up to where a pool of
-    batches ends and the sorting by length inside it.
-
-    Args:
-        rows: (n,) rows of the universe that this model is trained on; a repeated example is several rows.
-        lengths: (universe, 2) source and target lengths.
-        budget: padded tokens a batch.
+    Two models that differ in one set see all other rows in the same order, up to sorting by length inside a pool.
+    rows: (n,) those of the universe that this model is trained on; a repeated example is several rows.
+    lengths: (universe, 2) source and target lengths.
     """
+    # every row of the universe has a random rank of its own, drawn whether or not this model holds the row
     generator = np.random.default_rng([seed, epoch])
     order = rows[np.argsort(generator.random(len(lengths))[rows], kind="stable")]
-    tokens = lengths[order].sum(axis=1)
-    pool = np.cumsum(tokens) // (budget * POOL_BATCHES)
+    pool = np.cumsum(lengths[order].sum(axis=1)) // (budget * POOL_BATCHES)
     batches = []
-    for p in np.unique(pool):
-        members = order[pool == p]
+    for members in (order[pool == p] for p in np.unique(pool)):
         by_length = members[np.argsort(lengths[members].sum(axis=1), kind="stable")]
         cut = list(padded_batches(by_length, lengths, budget=budget))
         batches += [cut[i] for i in generator.permutation(len(cut))]
@@ -72,19 +64,13 @@ class _NegativeLogLikelihood(nn.Module):
 
 
 class _OneProcess:
-    """What `fit` asks of an Accelerator, for the usual case of one process and one device."""
+    """What `fit` needs of an Accelerator, for the usual case of one process and one device."""
 
     process_index, num_processes = 0, 1
     clip_grad_norm_ = staticmethod(nn.utils.clip_grad_norm_)
-
-    def prepare(self, *parts):
-        return parts
-
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()
-
-    def reduce(self, value: Tensor) -> Tensor:
-        return value
+    prepare = staticmethod(lambda *parts: parts)
+    backward = staticmethod(Tensor.backward)
+    reduce = staticmethod(lambda value: value)
 
 
 def fit(
@@ -105,14 +91,12 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train in place; yields after every epoch, so that the caller can measure.
 
-    Args:
-        universe: every row that any model of the study may see.
-        rows: (n,) the rows of this model.
-        loss: `mean` or `sum` of the negative log-likelihood over the batch's target tokens.
-        precision: `float32`, or a lower one for the forward pass (autocast); master weights are always fp32.
-        seed: decides data order and dropout, nothing else.
-        accelerator: of HF Accelerate, to train one model over several devices: each process takes its share of the
-            rows of every batch, so that a step is that of one process up to rounding. Launch with `torchrun`.
+    universe: every row that any model of the study may see. rows: (n,) those of this model.
+    loss: `mean` or `sum` of the negative log-likelihood over the batch's target tokens.
+    precision: `float32`, or a lower one for the forward pass (autocast); master weights are always fp32.
+    seed: decides data order and dropout, nothing else.
+    accelerator: of HF Accelerate, to train one model over several devices: each process takes its share of the rows of
+    every batch, so that a step is that of one process up to rounding. Launch with `torchrun`.
     """
     accelerator = accelerator or _OneProcess()
     share, world = accelerator.process_index, accelerator.num_processes
