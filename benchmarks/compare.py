@@ -124,7 +124,6 @@ LOGITS = ["full logits", "full logits, by eight", "full logits, by eight, to the
 TARGETS = [  # workload, arm, how many times as fast, as the fastest of
     *[("training", arm, 7, TRAINERS[:1]) for arm in ("ours float32", "ours float32, AVX2", "ours bfloat16")],
     *[("training", arm, 3, TRAINERS) for arm in ("ours float32", "ours float32, AVX2", "ours bfloat16")],
-    *[("training", arm, 1, ["Trainer grouped, side by side"]) for arm in ("ours float32", "ours float32, AVX2")],
     *[("ascent", "ours", 4, others) for others in (ASCENTS[:1], ASCENTS)],
     ("ascent", "ours, AVX2", 4, ASCENTS),
     *[(workload, "ours", 3, [arm]) for workload in ("scoring", "scoring_50k") for arm in LOGITS],
