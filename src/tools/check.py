@@ -3,8 +3,8 @@
     python -m tools.check            say what does not fit, and what no stage makes any more
     python -m tools.check --clean    also remove the latter
 
-Another processor rounds otherwise, and training amplifies that: the same bytes can be expected on the same kind of
-machine alone. What has to hold everywhere is every verdict, and numbers within the tolerances below.
+Another processor rounds otherwise, and training amplifies that: the same bytes come from the same kind of machine
+alone. What has to hold everywhere is every verdict, and numbers within the tolerances below.
 """
 
 import io
@@ -38,12 +38,12 @@ KEYS = "track trained_with model forget_set method role step split example_id le
 KEYS = set(f"{KEYS} base column reason unit reference quantity".split())
 
 
-def problems() -> Iterator[str]:
+def unfit() -> Iterator[str]:
     """One sentence for each stage, record of a run and file that does not fit."""
     code, ran = dict[str, list[str]](), dict[str, list[str]]()
     for name in stages.stages():
-        yield from (unfit := list(stages.misfits(name)))
-        if not unfit and (changed := stages.changed_code(name)):
+        yield from (found := list(stages.misfits(name)))
+        if not found and (changed := stages.changed_code(name)):
             code.setdefault(", ".join(changed), []).append(name)
     yield from (f"code has changed since {stages.listed(names)} ran: {changed}" for changed, names in code.items())
     lock = locked()
@@ -54,7 +54,7 @@ def problems() -> Iterator[str]:
     yield from (f"no stage makes {path}: make check CLEAN=1 removes it" for path in stages.leftovers())
 
 
-def clean() -> None:
+def remove_leftovers() -> None:
     """Remove what no stage of dvc.yaml makes."""
     for path in stages.leftovers():
         path.unlink()
@@ -119,26 +119,25 @@ def _outside(here: pd.Series, there: pd.Series, limits: np.ndarray) -> np.ndarra
 
 def compare() -> int:
     """Print how tables differ from those of the last commit; how many lie outside the tolerances."""
-    listed = subprocess.run(["git", "ls-files", "--", "results/tables"], capture_output=True, text=True)
-    if listed.returncode:
+    git = ["git", "ls-files", "--", "results/tables"]
+    if (listed := subprocess.run(git, capture_output=True, text=True)).returncode:
         print("no git here: not compared with a commit")
         return 0
-    committed = {name for name in listed.stdout.split() if name.endswith((".csv", ".parquet"))}
-    missing = sorted(name for name in committed if not Path(name).exists())
-    same, bad = 0, len(missing)
-    for name in sorted(committed - set(missing)):
-        found = subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True)
-        if found.returncode or Path(name).read_bytes() == found.stdout:
-            same += 1
-            continue
+    tables = {name for name in listed.stdout.splitlines() if name.endswith((".csv", ".parquet"))}
+    git = ["git", "diff", "--name-only", "--relative", "--diff-filter=MD", "HEAD", "--", "results/tables"]
+    changed = tables & set(subprocess.run(git, capture_output=True, text=True).stdout.splitlines())
+    missing = sorted(name for name in tables if not Path(name).exists())
+    bad = len(missing)
+    for name in sorted(changed - set(missing)):
+        committed = subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True, check=True).stdout
         read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
         short = name.removeprefix("results/tables/").rpartition(".")[0]
-        fails, told = compare_tables(short, read(name), read(io.BytesIO(found.stdout)))
+        fails, told = compare_tables(short, read(name), read(io.BytesIO(committed)))
         bad += fails
         print(f"{'DIFFERS' if fails else 'ok     '} {name}: {told}")
     if missing:
         print(f"MISSING {stages.listed(missing)}")
-    print(f"{len(committed)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
+    print(f"{len(tables)} tables: {len(tables - changed)} byte for byte as committed, {bad} outside the tolerances")
     return bad
 
 
@@ -146,8 +145,8 @@ def main(arguments: list[str]) -> int:
     """Print what does not fit; 1 if anything."""
     try:
         if "--clean" in arguments:
-            clean()
-        found = list(problems())
+            remove_leftovers()
+        found = list(unfit())
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1

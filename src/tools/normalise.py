@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import nbformat
+
 from unlearning.errors import StudyError
 
 # Executed copies lie two folders deep, sources one: links of prose, as they have to read in the copy. A copy leads on
@@ -21,13 +23,9 @@ CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled
 def normalise(notebook: Any) -> Any:
     """The executed notebook without times, random ids, stderr, widget states and version texts (in place).
 
-    Links from the folder of the sources are turned into links from the folder of executed copies, to copies.
-
-    Raises:
-        StudyError: the result is no valid notebook (GitHub would show nothing).
+    Links from the folder of the sources become links from the folder of executed copies, to copies. What is no valid
+    notebook is refused: GitHub would show nothing.
     """
-    import nbformat
-
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
     notebook.cells = [cell for cell in notebook.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
@@ -39,14 +37,11 @@ def normalise(notebook: Any) -> Any:
             for pattern, link in LINKS:
                 cell.source = pattern.sub(link, cell.source)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not _is_noise(o)]
+            widget = "application/vnd.jupyter.widget-view+json"
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and widget not in o.get("data", {})]
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     try:
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
         raise StudyError(f"the executed notebook is not valid: {error.message}") from None
     return notebook
-
-
-def _is_noise(output: Any) -> bool:
-    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})

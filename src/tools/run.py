@@ -2,11 +2,9 @@
 
     python -m tools.run notebooks/04_train.ipynb optimizer=adamw
 
-DVC_STAGE names the stage (dvc sets it); the executed copy becomes results/notebooks/<stage>.ipynb. The parameters are
-those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name), the `name=value` arguments, which
-are strings, and full=True where the notebook declares it. They must be exactly the names in the cell tagged
-`parameters`, and the package modules that a notebook loads must lie in the stage's `deps`: a notebook sees what dvc
-tracks.
+DVC_STAGE names the stage (dvc sets it); the executed copy becomes results/notebooks/<stage>.ipynb. A notebook gets
+what dvc tracks: the parameters that dvc.yaml names for its stage, and the `name=value` arguments, are exactly those of
+the cell tagged `parameters` (full=True where that has it); modules that it loads lie in the stage's `deps`.
 """
 
 import ast
@@ -24,7 +22,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
 from tools import settings, stages
+from tools.doctor import machine
 from tools.normalise import normalise
 from tools.tasks import default_workers
 from unlearning.errors import StudyError
@@ -44,10 +49,8 @@ ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
 ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-ENVIRONMENT |= {
-    f"HF_{name}": "1"
-    for name in ("HUB_DISABLE_TELEMETRY", "DATASETS_DISABLE_PROGRESS_BARS", "HUB_DISABLE_PROGRESS_BARS")
-}
+ENVIRONMENT |= dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"), "1")
+ENVIRONMENT |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 # No network, but for what the settings name: a model of the hub, a data set of the hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -67,14 +70,9 @@ print(*(name for name, module in _sys.modules.items()
 
 def run(source: Path, extras: dict[str, str]) -> None:
     """Execute a notebook for the stage that DVC_STAGE names, and write its copy; all is as before if it fails."""
-    # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    import nbformat
-
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     if not stage or not source.is_file():
-        told = f"there is no notebook {source}" if stage else "run through dvc (dvc repro -s STAGE), or set DVC_STAGE"
-        raise StudyError(told)
+        raise StudyError(f"there is no notebook {source}" if stage else "run through dvc: dvc repro -s STAGE")
     found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
     if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
@@ -98,8 +96,6 @@ def run(source: Path, extras: dict[str, str]) -> None:
 
 def parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, Any]:
     """What the notebook gets, if that is what its parameters cell declares."""
-    import nbformat
-
     cells = nbformat.read(source, as_version=4).cells
     code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
     declared = {target.id for node in ast.parse(code).body for target in node.targets}
@@ -131,7 +127,7 @@ def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
 def _settle(stage: str, outs: list[Path], started: float) -> None:
     """The outputs of this run alone: files that earlier settings left in a folder go."""
     for out in outs:
-        files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out] * out.exists()
+        files = [path for path in (out, *out.rglob("*")) if path.is_file()]
         old = [path for path in files if path.stat().st_mtime < started]
         if out.parts[0] == "figures":  # of a study that is too small nothing may be drawn
             out.mkdir(parents=True, exist_ok=True)
@@ -150,23 +146,17 @@ def environment(params: dict[str, Any]) -> dict[str, str]:
 
 def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     """Run all cells and the probe; an exception in a cell becomes a StudyError that says where to look."""
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
     notebook = nbformat.read(source, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(params) | {"UNLEARNING_STAGE": stage})
     _show_log()
-    told = {"progress_bar": False, "log_output": True, "record_timing": False, "coalesce_streams": True}
+    options = {"progress_bar": False, "log_output": True, "record_timing": False, "coalesce_streams": True}
+    options |= {"kernel_name": "python3", "start_timeout": 120}
     try:
         with _own_folder() as config:
-            executed = papermill.execute_notebook(
-                notebook, str(failed), params, kernel_name="python3", start_timeout=120, config=config, **told
-            )
+            executed = papermill.execute_notebook(notebook, str(failed), params, config=config, **options)
     except PapermillExecutionError as error:
         if error.ename == "StudyError":  # a mistake of the user is told in its own words
             raise StudyError(f"stage {stage}: {error.evalue}") from None
@@ -184,8 +174,6 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
 @contextlib.contextmanager
 def _own_folder() -> Iterator[Any]:
     """A folder for the kernel's configuration, in place of the user's, and for its sockets (ipykernel warns of TCP)."""
-    from traitlets.config import Config
-
     config = Config()
     with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
         os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR"), folder))
@@ -199,8 +187,6 @@ def _own_folder() -> Iterator[Any]:
 
 def _record(stage: str, seconds: float, log: Path) -> None:
     """Time, memory and machine of this run, for the pages that tell it (no output of a stage)."""
-    from tools.doctor import machine
-
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
     peak_mib = peak / (2**20 if sys.platform == "darwin" else 1024)
     tasks = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
@@ -211,9 +197,9 @@ def _record(stage: str, seconds: float, log: Path) -> None:
             return
         seconds += work
     record = {"stage": stage, "seconds": round(seconds), "peak_mib": int(round(peak_mib, -1)), "tasks": tasks}
-    record |= machine()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    text = json.dumps(record | machine(), indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def _show_log() -> None:

@@ -1,5 +1,7 @@
 """What may stand in params.yaml: each block by its keys and their types, every key named, nothing else accepted."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,16 +22,15 @@ def block(keys: dict[str, Any], base: type[Block] = Block, **defaults: Any) -> t
     return create_model("Settings", __base__=base, **needed, **defaults)
 
 
-def _whole_or_size(value: int | str) -> int | str:
-    if value == "whole" or (isinstance(value, int) and value >= 1):
+def _rule(holds: Callable[[Any], Any], message: str) -> AfterValidator:
+    """Values have to pass a test, or are refused with a message."""
+
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(message)
         return value
-    raise ValueError("Write whole, or a whole number from 1")
 
-
-def _none(value: float) -> float:
-    if value:
-        raise ValueError("It has no effect here: write 0.0")
-    return value
+    return AfterValidator(check)
 
 
 def _path_in(folder: str) -> Any:
@@ -50,8 +51,12 @@ NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NegativeFloat = Annotated[float, Field(lt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-NoEffect = Annotated[float, AfterValidator(_none)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+NoEffect = Annotated[float, _rule(lambda value: value == 0, "It has no effect here: write 0.0")]
+Batch = Annotated[
+    int | str, _rule(lambda b: b == "whole" or (isinstance(b, int) and b > 0), "Write whole, or a whole number from 1")
+]
+_in_letters = _rule(re.compile("[a-z0-9]+(-[a-z0-9]+)*").fullmatch, "Rename it: small letters, digits, single hyphens")
+Name = Annotated[str, _in_letters]
 Two = Field(min_length=2, max_length=2)
 Some = Field(min_length=1)
 Drawn = Literal[tuple(name for name, kind in KINDS.items() if kind["draw"])]
@@ -131,7 +136,7 @@ PILOT = {"size k_max": Positive, "arms": Annotated[list[Name], Some], "grid": An
 UNLEARN = {
     "k_max heldout_fixed retain bleu_sentences bleu_tokens follow_every followed placebo_models": Positive,
     "dropout": NoEffect,
-    "batch": Annotated[int | str, AfterValidator(_whole_or_size)],
+    "batch": Batch,
     "beyond": Annotated[float, Field(ge=1, le=2)],
     "placebo": list[str],
 }

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,7 @@ def params(name: str) -> dict[str, Any]:
     for declared in stage_of(name).params:
         for key, value in declared.read_params().items():
             *parents, last = key.split(".")
-            block = found
-            for parent in parents:
-                block = block.setdefault(parent, {})
-            block[last] = value
+            reduce(lambda block, parent: block.setdefault(parent, {}), parents, found)[last] = value
     return found
 
 
@@ -116,11 +113,8 @@ def _misfit(name: str, dep: Any) -> str:
     if hasattr(dep, "params"):
         changed = sorted(key for keys in dep.status().values() for key in keys)
         return f"{name} ran with other settings ({', '.join(changed)})" if changed else ""
-    maker = next((out for out in makers(str(dep)) if str(out) == str(dep)), None)
-    if maker is not None and maker.use_cache:
-        same = dep.hash_info == maker.hash_info
-    else:
-        same = dep.exists and not dep.changed_checksum()
+    cached = [out.hash_info for out in makers(str(dep)) if str(out) == str(dep) and out.use_cache]
+    same = dep.hash_info in cached if cached else dep.exists and not dep.changed_checksum()
     return "" if same else f"{name} was made from another {dep} than the one here"
 
 
