@@ -65,13 +65,6 @@ def remove_leftovers() -> None:
             folder.rmdir()
 
 
-def tolerance(column: str, unit: str = "") -> float:
-    """The largest difference in a column that counts as none, in the unit of the row or table if it has one."""
-    if unit and column in IN_UNITS:
-        return next((limit for name, limit in UNITS.items() if unit.startswith(name)), OTHERWISE)
-    return next((limit for pattern, limit in COLUMNS.items() if re.search(pattern, column)), OTHERWISE)
-
-
 def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[bool, str]:
     """Does a table lie outside the tolerances, and what differs, row by row, from its committed twin?"""
     if list(here.columns) != list(there.columns):
@@ -86,7 +79,9 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
     units = next((rows[c] for c in ("unit", "unit here") if c in rows), [UNIT_OF.get(name, "")] * len(rows))
     differs = pd.DataFrame(index=rows.index)
     for column in values:
-        limits = np.array([tolerance(column, str(unit)) for unit in units])
+        by_name = next((limit for pattern, limit in COLUMNS.items() if re.search(pattern, column)), OTHERWISE)
+        by_unit = [next((UNITS[u] for u in UNITS if str(unit).startswith(u)), OTHERWISE) for unit in units]
+        limits = np.array(by_unit if column in IN_UNITS and all(units) else by_name)
         differs[column] = _outside(rows[f"{column} here"], rows[f"{column} committed"], limits)
     both = rows["_merge"] == "both"
     bad = differs.any(axis=1) | ~both

@@ -52,13 +52,12 @@ def settings(*, full: bool | None = None, **given: Any) -> Any:
 def overlay(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Settings with changes laid over them: whole sets, ascents and pre-trained models, else key by key."""
 
-    def merged(old: Any, new: Any) -> Any:
-        if isinstance(old, dict) and isinstance(new, dict):
-            return {**old, **{name: merged(old.get(name), value) for name, value in new.items()}}
-        return new
+    def merged(name: str, new: Any) -> Any:
+        whole = name in WHOLE_BLOCKS or (name == "model" and "path" in new)
+        blocks = isinstance(params.get(name), dict) and isinstance(new, dict)
+        return overlay(params[name], new) if blocks and not whole else new
 
-    whole = {name for name, block in changes.items() if name in WHOLE_BLOCKS or (name == "model" and "path" in block)}
-    return params | {name: block if name in whole else merged(params[name], block) for name, block in changes.items()}
+    return params | {name: merged(name, new) for name, new in changes.items()}
 
 
 def small(params: dict[str, Any]) -> dict[str, Any]:

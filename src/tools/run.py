@@ -13,6 +13,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import sys
@@ -30,15 +31,12 @@ from traitlets.config import Config
 
 from tools import settings, stages
 from tools.doctor import machine
-from tools.normalise import normalise
 from tools.tasks import default_workers
 from unlearning.errors import StudyError
 
 # Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step, nobody's defaults.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
-    "PYTHONNOUSERSITE": "1",
-    "JUPYTER_PREFER_ENV_PATH": "1",
     "IPYKERNEL_CELL_NAME": "<cell>",
     "MATPLOTLIBRC": str(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/matplotlibrc"),
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -46,11 +44,11 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_MININTERVAL": "10",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-ENVIRONMENT |= dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"), "1")
-ENVIRONMENT |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONNOUSERSITE"), "1")
+ENVIRONMENT |= dict.fromkeys(("JUPYTER_PREFER_ENV_PATH", "PYDEVD_DISABLE_FILE_VALIDATION"), "1")
+ENVIRONMENT |= {f"HF_{n}": "1" for n in ("HUB_DISABLE_TELEMETRY", "DATASETS_DISABLE_PROGRESS_BARS")}
+ENVIRONMENT |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 # No network, but for what the settings name: a model of the hub, a data set of the hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -67,6 +65,21 @@ PROBE = """import sys as _sys
 print(*(name for name, module in _sys.modules.items()
         if name.startswith(("unlearning.", "paper.")) and not hasattr(module, "__path__")))"""
 
+# How papermill's own lines in its log begin.
+REMARKS = ("Input Notebook:", "Output Notebook:", "Executing ", "Ending Cell", "<Figure", "paper.", "unlearning.")
+
+# Executed copies lie two folders deep, sources one: links of prose, as they have to read in the copy. A copy leads on
+# to copies; a notebook of several stages has several, so there the link stays with the source, which names them.
+LINKS = (
+    (re.compile(r"\]\(\d\d_(?!train\b|unlearn\b)(\w+\.ipynb)\)"), r"](\1)"),
+    (re.compile(r"\]\(\.\./results/notebooks/"), "]("),
+    (re.compile(r"\]\(\.\./results/notebooks\)"), "](./)"),
+    (re.compile(r"\]\(\.\./(?=\w)"), "](../../"),
+    (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
+)
+LEFT_OUT = {"parameters", "injected-parameters"}  # tags of cells: what they hold, the next one shows as a table
+CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
+
 
 def run(source: Path, extras: dict[str, str]) -> None:
     """Execute a notebook for the stage that DVC_STAGE names, and write its copy; all is as before if it fails."""
@@ -81,7 +94,8 @@ def run(source: Path, extras: dict[str, str]) -> None:
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
     os.environ["UNLEARNING_TASK_LOG"] = str(log.resolve())
-    outs, target = stages.outputs(stage), Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb"
+    outs = [Path(str(out)) for out in stages.stage_of(stage).outs if not out.use_cache]  # those that git keeps
+    target = Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb"
     started, now = time.monotonic(), time.time()
     with restored_on_failure(outs):
         notebook = _execute(source, params, stage)
@@ -151,11 +165,20 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(params) | {"UNLEARNING_STAGE": stage})
-    _show_log()
+    for name in PERSONAL:
+        os.environ.pop(name, None)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logger = logging.getLogger("papermill")  # what cells print goes to stderr as they run; its own remarks do not
+    logger.setLevel(logging.INFO)
+    logger.addFilter(lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith(REMARKS))
     options = {"progress_bar": False, "log_output": True, "record_timing": False, "coalesce_streams": True}
     options |= {"kernel_name": "python3", "start_timeout": 120}
     try:
-        with _own_folder() as config:
+        with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
+            os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR"), folder))  # not the user's
+            config = Config()
+            if len(folder) < 80:  # a socket's name has at most 107 characters; ipykernel warns of TCP
+                config.KernelManager.transport, config.KernelManager.ip = "ipc", f"{folder}/socket"
             executed = papermill.execute_notebook(notebook, str(failed), params, config=config, **options)
     except PapermillExecutionError as error:
         if error.ename == "StudyError":  # a mistake of the user is told in its own words
@@ -171,18 +194,31 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     return executed
 
 
-@contextlib.contextmanager
-def _own_folder() -> Iterator[Any]:
-    """A folder for the kernel's configuration, in place of the user's, and for its sockets (ipykernel warns of TCP)."""
-    config = Config()
-    with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR"), folder))
-        for name in PERSONAL:
-            os.environ.pop(name, None)
-        if len(folder) < 80:  # a socket's name has at most 107 characters
-            config.KernelManager.transport = "ipc"
-            config.KernelManager.ip = f"{folder}/socket"
-        yield config
+def normalise(notebook: Any) -> Any:
+    """The executed notebook without times, random ids, stderr, widget states and version texts (in place).
+
+    Links from the folder of the sources become links from the folder of executed copies, to copies. What is no valid
+    notebook is refused: GitHub would show nothing.
+    """
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    notebook.cells = [cell for cell in notebook.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        for name in CELL_METADATA:
+            cell.metadata.pop(name, None)
+        if cell.cell_type == "markdown":
+            for pattern, link in LINKS:
+                cell.source = pattern.sub(link, cell.source)
+        if cell.cell_type == "code":
+            widget = "application/vnd.jupyter.widget-view+json"
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and widget not in o.get("data", {})]
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise StudyError(f"the executed notebook is not valid: {error.message}") from None
+    return notebook
 
 
 def _record(stage: str, seconds: float, log: Path) -> None:
@@ -202,18 +238,8 @@ def _record(stage: str, seconds: float, log: Path) -> None:
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def _show_log() -> None:
-    """What cells print goes to stderr as they run; papermill's own remarks do not."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logger = logging.getLogger("papermill")
-    logger.setLevel(logging.INFO)
-    hidden = ("Input Notebook:", "Output Notebook:", "Executing ", "Ending Cell", "<Figure", "paper.", "unlearning.")
-    logger.addFilter(lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith(hidden))
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Command line: SOURCE [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or any("=" not in a for a in arguments[1:]):
         print("usage: python -m tools.run SOURCE [NAME=VALUE …]", file=sys.stderr)
         return 2
@@ -228,4 +254,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,12 +1,14 @@
 """What may stand in params.yaml: each block by its keys and their types, every key named, nothing else accepted."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, create_model
 
+from unlearning.data.design import BASE
 from unlearning.data.kinds import KINDS
 
 
@@ -22,11 +24,11 @@ def block(keys: dict[str, Any], base: type[Block] = Block, **defaults: Any) -> t
     return create_model("Settings", __base__=base, **needed, **defaults)
 
 
-def _rule(holds: Callable[[Any], Any], message: str) -> AfterValidator:
-    """Values have to pass a test, or are refused with a message."""
+def _rule(mistake: Callable[[Any, ValidationInfo], Any]) -> AfterValidator:
+    """Refuse a value that a function has a message for."""
 
-    def check(value: Any) -> Any:
-        if not holds(value):
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if message := mistake(value, info):
             raise ValueError(message)
         return value
 
@@ -36,12 +38,30 @@ def _rule(holds: Callable[[Any], Any], message: str) -> AfterValidator:
 def _path_in(folder: str) -> Any:
     """A path of the user's, in the folder that dvc watches: a change elsewhere would go unnoticed."""
 
-    def check(path: str) -> str:
-        if ".." in Path(path).parts or Path(folder) not in Path(path).parents:
-            raise ValueError(f"It lies outside {folder}, which dvc watches. Move it to {folder}/{Path(path).name}")
-        return path
+    def outside(path: str, _: ValidationInfo) -> str:
+        inside = Path(folder) in Path(path).parents and ".." not in Path(path).parts
+        told = f"It lies outside {folder}, which dvc watches. Move it to {folder}/{Path(path).name}"
+        return "" if inside else told
 
-    return Annotated[str, AfterValidator(check)]
+    return Annotated[str, _rule(outside)]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The known name that a mistyped one is closest to, in a question; or what else mends it."""
+    close = get_close_matches(name, known, n=1)
+    return f"Did you mean '{close[0]}'?" if close else otherwise
+
+
+def _name_in(block: str, what: str) -> Any:
+    """A name that stands in another block of the file; all of the file is the context of its validation."""
+
+    def unknown(name: str, info: ValidationInfo) -> str:
+        known = info.context.get(block)
+        choices = list(map(str, known if isinstance(known, dict) else [name]))
+        told = f"Unknown {what}. {did_you_mean(name, choices, 'Take one of ' + ', '.join(choices))}"
+        return "" if name in choices else told
+
+    return Annotated[str, _rule(unknown)]
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -51,12 +71,14 @@ NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NegativeFloat = Annotated[float, Field(lt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-NoEffect = Annotated[float, _rule(lambda value: value == 0, "It has no effect here: write 0.0")]
-Batch = Annotated[
-    int | str, _rule(lambda b: b == "whole" or (isinstance(b, int) and b > 0), "Write whole, or a whole number from 1")
-]
-_in_letters = _rule(re.compile("[a-z0-9]+(-[a-z0-9]+)*").fullmatch, "Rename it: small letters, digits, single hyphens")
-Name = Annotated[str, _in_letters]
+NoEffect = Annotated[float, _rule(lambda value, _: value != 0 and "It has no effect here: write 0.0")]
+_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
+_taken = _rule(lambda n, _: (n in _RESERVED or n.startswith("never-")) and "Tables use this name. Rename the set")
+_letters = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
+_odd = _rule(lambda n, _: not _letters.fullmatch(n) and "Rename it: small letters, digits and single hyphens")
+Name = Annotated[str, _odd]
+_none = _rule(lambda n, _: (n != "whole" if isinstance(n, str) else n < 1) and "Write whole, or a whole number from 1")
+SetName, ArmName = _name_in("forget_sets", "forget set"), _name_in("arms", "arm")
 Two = Field(min_length=2, max_length=2)
 Some = Field(min_length=1)
 Drawn = Literal[tuple(name for name, kind in KINDS.items() if kind["draw"])]
@@ -118,7 +140,7 @@ TRAINING = LOSS | {
 }
 ADAMW_TRAINING = block(TRAINING | ADAMW | {"weight_decay": NotNegativeFloat})
 ADAFACTOR_TRAINING = block(TRAINING | ADAFACTOR | {"weight_decay": NoEffect})
-PARTNERS = block({"optimizer": Optimizer, "models": Positive, "repeats": NotNegative, "forget_sets": list[str]})
+PARTNERS = block({"optimizer": Optimizer, "models": Positive, "repeats": NotNegative, "forget_sets": list[SetName]})
 
 # Arms: models of one training, unlearned by one method; `rate` multiplies the learning rate.
 ARM = block(
@@ -132,13 +154,13 @@ ARMS = (
     | block({"optimizer": Literal["sgd"], "momentum": Fraction, "weight_decay": NotNegativeFloat}, ARM)
 )
 
-PILOT = {"size k_max": Positive, "arms": Annotated[list[Name], Some], "grid": Annotated[list[PositiveFloat], Some]}
+PILOT = {"size k_max": Positive, "arms": Annotated[list[ArmName], Some], "grid": Annotated[list[PositiveFloat], Some]}
 UNLEARN = {
     "k_max heldout_fixed retain bleu_sentences bleu_tokens follow_every followed placebo_models": Positive,
     "dropout": NoEffect,
-    "batch": Batch,
+    "batch": Annotated[int | str, _none],
     "beyond": Annotated[float, Field(ge=1, le=2)],
-    "placebo": list[str],
+    "placebo": list[_name_in("ascents", "ascent")],
 }
 DELTA = {
     "C1_auc C1_outside C5_rho C6_rho identifiable_rho": Share,
@@ -153,16 +175,18 @@ Settings = block(
         "precision": Literal["float32", "bfloat16"],
         "device": Literal["cpu", "cuda"],
         "corpus": CORPUS,
-        "forget_sets": Annotated[dict[Name, Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some],
+        "forget_sets": Annotated[
+            dict[Annotated[Name, _taken], Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some
+        ],
         "populations": Annotated[dict[Populated, Positive], Some],
-        "design": block({"models": Positive, "min_free_columns": NotNegative}),
+        "design": block({"models": Positive, "min_taken_columns": NotNegative}),
         "model": MODEL,
         "base": Annotated[ADAMW_TRAINING | ADAFACTOR_TRAINING, Field(discriminator="optimizer")],
         "train": block({"exact_partners": PARTNERS, "adamw": ADAMW_TRAINING, "adafactor": ADAFACTOR_TRAINING}),
         "arms": dict[Name, Annotated[ARMS, Field(discriminator="optimizer")]],
         "pilot": block(PILOT | {"k_star": Annotated[list[Positive], Two]}),
         "unlearn": block(UNLEARN),
-        "ascents": Annotated[dict[Name, block({"forget_set arm": str})], Some],
-        "claims": block({"ind ood": str, "headline": list[str], "confidence": Share, "delta": block(DELTA)}),
+        "ascents": Annotated[dict[Name, block({"forget_set": SetName, "arm": ArmName})], Some],
+        "claims": block({"ind ood": SetName, "headline": list[ArmName], "confidence": Share, "delta": block(DELTA)}),
     }
 )

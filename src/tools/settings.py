@@ -5,9 +5,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,21 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings
-from unlearning.data.design import BASE, assign_columns
+from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings, did_you_mean
+from unlearning.data.design import assign_columns
 from unlearning.data.jsonl import read_examples
 from unlearning.data.kinds import KINDS
 from unlearning.errors import StudyError
 
 PARAMS = "params.yaml"
 Place = tuple[str | int, ...]
-_TYPES = {"float_type": "a number", "int_type": "a whole number", "string_type": "text", "bool_type": "true or false"}
-_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
 
 
 def load(path: Path | str = PARAMS) -> Settings:
     """The valid settings of a file, read as DVC reads it (YAML 1.2: 1e-4 is a number); else its first mistake."""
     values, marks = _parse(path)
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(values, context=values)
     except ValidationError as error:
         found = [(_place(values, e), e) for e in error.errors()]
         # a mistyped key is an unknown one and a missing one: the first of these is what the user sees in the file
@@ -89,21 +86,14 @@ def _explain(place: Place, error: Any) -> str:
     is_what = f"{name} is {context.get('tag', error['input'])!r}."
     if kind == "extra_forbidden":
         known = {key for block in [*Block.__subclasses__(), *ARM.__subclasses__()] for key in block.model_fields}
-        return f"unknown key '{name}'. {_did_you_mean(str(place[-1]), sorted(known), 'Take it out.')}"
+        return f"unknown key '{name}'. {did_you_mean(str(place[-1]), sorted(known), 'Take it out.')}"
     if kind in ("missing", "union_tag_not_found"):
         return f"the key '{name}' is missing. Put it back (git diff shows what was there)."
-    if kind in _TYPES:
-        quotes = ", without quotes, such as 1.0e-4" if kind == "float_type" and isinstance(error["input"], str) else ""
-        return f"{is_what} Write {_TYPES[kind]}{quotes}."
     if expected := context.get("expected") or context.get("expected_tags"):
         is_what = f"unknown key '{name}'." if "[key]" in error["loc"] else is_what
         return f"{is_what} Take one of {expected}."
-    return f"{is_what} {error['msg'].removeprefix('Value error, ').replace('Input should', 'It should')}."
-
-
-def _did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"Did you mean '{close[0]}'?" if close else otherwise
+    message = error["msg"].removeprefix("Value error, ").replace("Input should", "It should")
+    return f"{is_what} {message}{'' if message.endswith('?') else '.'}"
 
 
 # How blocks fit together
@@ -130,9 +120,6 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
             yield place, f"is too large ({why} {limit}). Lower it."
     if s.unlearn.bleu_tokens < corpus.max_tokens:
         yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {corpus.max_tokens}. Raise it."
-    for name in s.forget_sets:
-        if name in _RESERVED or name.startswith("never-"):
-            yield ("forget_sets", name), "the tables use this name for something else. Rename the set."
     for kind in sorted(name for name, kind in KINDS.items() if kind["population"] and name not in s.populations):
         yield ("populations",), f"how many examples of kind {kind} shall no model see? Write {kind}: 2000."
     kinds = {name: spec.kind for name, spec in s.forget_sets.items()}
@@ -140,30 +127,9 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         assign_columns(kinds, models=s.design.models, min_free_columns=s.design.min_free_columns)
     except StudyError as error:
         yield ("design", "models"), str(error)
-    yield from _unknown_names(s)
     yield from _arm_mistakes(s)
     if s.claims.ind == s.claims.ood:
         yield ("claims", "ood"), f"is {s.claims.ind}, as ind is: nothing to compare. Take another set."
-
-
-def _unknown_names(s: Settings) -> Iterator[tuple[Place, str]]:
-    """Names that must be those of forget sets, arms or ascents."""
-    named = [("forget set", ("claims", key), getattr(s.claims, key)) for key in ("ind", "ood")]
-    for name, ascent in s.ascents.items():
-        named.append(("forget set", ("ascents", name, "forget_set"), ascent.forget_set))
-        named.append(("arm", ("ascents", name, "arm"), ascent.arm))
-    for what, place, names in (
-        ("forget set", ("train", "exact_partners", "forget_sets"), s.train.exact_partners.forget_sets),
-        ("arm", ("pilot", "arms"), s.pilot.arms),
-        ("arm", ("claims", "headline"), s.claims.headline),
-        ("ascent", ("unlearn", "placebo"), s.unlearn.placebo),
-    ):
-        named += [(what, (*place, i), name) for i, name in enumerate(names)]
-    for what, place, name in named:
-        choices = {"forget set": s.forget_sets, "arm": s.arms, "ascent": s.ascents}[what]
-        if name not in choices:
-            mend = _did_you_mean(name, choices, f"Take one of {', '.join(choices)}.")
-            yield place, f"unknown {what} '{name}'. {mend}"
 
 
 def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:

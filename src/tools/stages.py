@@ -49,11 +49,6 @@ def params(name: str) -> dict[str, Any]:
     return found
 
 
-def outputs(name: str) -> list[Path]:
-    """The outputs that git keeps: tables, figures, the executed notebook. Before a run dvc leaves them in place."""
-    return [Path(str(out)) for out in stage_of(name).outs if not out.use_cache]
-
-
 def restore_cached(name: str) -> None:
     """Put back from dvc's cache what dvc took away before it ran a stage that then failed: data and models."""
     for out in stage_of(name).outs if name else ():

@@ -126,14 +126,21 @@ def run_tasks(
     what = [function.__module__, function.__qualname__, code_hash(function), threads, key]
     texts = [json.dumps([what, task], sort_keys=True, default=Path.as_posix) for task in tasks]
     folders = [scratch / hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
-    todo = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
+    left = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
     total, failures = len(set(folders)), []
-    if len(todo) < total:
-        print(f"{total - len(todo)} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
-    with closing(_attempts(engine, todo, description)) as outcomes:  # on Ctrl-C workers are torn down at once
-        for count, (folder, problem) in enumerate(outcomes, start=total - len(todo) + 1):
-            failures += [f"{description} {todo[folder]}:\n{problem.rstrip()}"] if problem else []
-            print(f"{description} {count} of {total}", file=sys.stderr, flush=True)
+    if len(left) < total:
+        print(f"{total - len(left)} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
+    for attempt in range(ATTEMPTS):  # an engine gives no outcome for a task whose worker died
+        if not left:
+            break
+        if attempt:
+            print(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr, flush=True)
+        with closing(engine(list(left.items()))) as outcomes:  # on Ctrl-C workers are torn down at once
+            for folder, problem in outcomes:
+                task = left.pop(folder)
+                failures += [f"{description} {task}:\n{problem.rstrip()}"] if problem else []
+                print(f"{description} {total - len(left)} of {total}", file=sys.stderr, flush=True)
+    failures += [f"{description} {task}:\n{KILLED}" for task in left.values()]
     if failures:
         count = f"{len(failures)} {description} task(s)"
         raise StudyError(f"{count} failed; finished ones are kept. First failure, {failures[0]}")
@@ -143,19 +150,6 @@ def run_tasks(
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
     return folders
-
-
-def _attempts(engine: Callable[..., Outcomes], todo: dict[Path, dict[str, Any]], description: str) -> Outcomes:
-    """The outcome of every task. Those that an engine gives no outcome for (a worker died) get another attempt."""
-    left = dict(todo)
-    for attempt in range(ATTEMPTS if todo else 0):
-        if attempt and left:
-            print(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr, flush=True)
-        with closing(engine(list(left.items()))) as outcomes:
-            for folder, problem in outcomes:
-                del left[folder]
-                yield folder, problem
-    yield from ((folder, KILLED) for folder in left)
 
 
 def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
