@@ -77,7 +77,7 @@ _taken = _rule(lambda n, _: (n in _RESERVED or n.startswith("never-")) and "Tabl
 _letters = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 _odd = _rule(lambda n, _: not _letters.fullmatch(n) and "Rename it: small letters, digits and single hyphens")
 Name = Annotated[str, _odd]
-_none = _rule(lambda n, _: (n != "whole" if isinstance(n, str) else n < 1) and "Write whole, or a whole number from 1")
+_size = _rule(lambda n, _: (n != "whole" if isinstance(n, str) else n < 1) and "Write whole, or a whole number from 1")
 SetName, ArmName = _name_in("forget_sets", "forget set"), _name_in("arms", "arm")
 Two = Field(min_length=2, max_length=2)
 Some = Field(min_length=1)
@@ -158,7 +158,7 @@ PILOT = {"size k_max": Positive, "arms": Annotated[list[ArmName], Some], "grid":
 UNLEARN = {
     "k_max heldout_fixed retain bleu_sentences bleu_tokens follow_every followed placebo_models": Positive,
     "dropout": NoEffect,
-    "batch": Annotated[int | str, _none],
+    "batch": Annotated[int | str, _size],
     "beyond": Annotated[float, Field(ge=1, le=2)],
     "placebo": list[_name_in("ascents", "ascent")],
 }
@@ -179,7 +179,7 @@ Settings = block(
             dict[Annotated[Name, _taken], Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some
         ],
         "populations": Annotated[dict[Populated, Positive], Some],
-        "design": block({"models": Positive, "min_taken_columns": NotNegative}),
+        "design": block({"models": Positive, "min_free_columns": NotNegative}),
         "model": MODEL,
         "base": Annotated[ADAMW_TRAINING | ADAFACTOR_TRAINING, Field(discriminator="optimizer")],
         "train": block({"exact_partners": PARTNERS, "adamw": ADAMW_TRAINING, "adafactor": ADAFACTOR_TRAINING}),
