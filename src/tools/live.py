@@ -16,7 +16,6 @@ from tools.stages import inside, minutes, runs
 from unlearning.errors import StudyError
 
 MEASURED = ("corpus", "forget_sets", "base", "train", "pilot", "unlearn")  # tables that measuring stages make
-WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
 YAML_SAFE = YAML(typ="safe", pure=True)
 YAML_SAFE.sort_base_mapping_type_on_output = False  # the order of the sets decides their columns
 
@@ -53,7 +52,7 @@ def overlay(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Settings with changes laid over them: whole sets, ascents and pre-trained models, else key by key."""
 
     def merged(name: str, new: Any) -> Any:
-        whole = name in WHOLE_BLOCKS or (name == "model" and "path" in new)
+        whole = name in ("forget_sets", "ascents") or (name == "model" and "path" in new)
         blocks = isinstance(params.get(name), dict) and isinstance(new, dict)
         return overlay(params[name], new) if blocks and not whole else new
 

@@ -78,7 +78,6 @@ LINKS = (
     (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
 )
 LEFT_OUT = {"parameters", "injected-parameters"}  # tags of cells: what they hold, the next one shows as a table
-CELL_METADATA = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
 
 
 def run(source: Path, extras: dict[str, str]) -> None:
@@ -205,8 +204,7 @@ def normalise(notebook: Any) -> Any:
     notebook.cells = [cell for cell in notebook.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
-        for name in CELL_METADATA:
-            cell.metadata.pop(name, None)
+        cell.metadata = nbformat.from_dict({key: value for key, value in cell.metadata.items() if key == "tags"})
         if cell.cell_type == "markdown":
             for pattern, link in LINKS:
                 cell.source = pattern.sub(link, cell.source)

@@ -183,16 +183,11 @@ def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
                 )
 
 
-def main(path: str = PARAMS) -> int:
-    """Check a params file and the forget sets it names; 1 with one message if something is wrong."""
-    try:
-        check_own_files(load(path), path)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
+def main(path: str = PARAMS) -> None:
+    """Check a params file, and the user's files that it names."""
+    check_own_files(load(path), path)
     print(f"{path}: ok")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -89,8 +89,13 @@ def misfits(name: str) -> Iterator[str]:
         yield f"{name} has not been run, or was run by another command"
         return
     for dep in stage.deps:
-        if not str(dep).startswith(CODE) and (problem := _misfit(name, dep)):
-            yield problem
+        if hasattr(dep, "params"):
+            if changed := sorted(key for keys in dep.status().values() for key in keys):
+                yield f"{name} ran with other settings ({', '.join(changed)})"
+        elif not str(dep).startswith(CODE):
+            cached = [out.hash_info for out in makers(str(dep)) if str(out) == str(dep) and out.use_cache]
+            if not (dep.hash_info in cached if cached else dep.exists and not dep.changed_checksum()):
+                yield f"{name} was made from another {dep} than the one here"
     for out in stage.outs:
         if out.exists and out.changed_checksum():
             yield f"{out} is not what {name} wrote"
@@ -102,15 +107,6 @@ def changed_code(name: str) -> list[str]:
     """The notebook and the sources of a stage that have changed since it ran."""
     deps = [dep for dep in stage_of(name).deps if str(dep).startswith(CODE)]
     return [str(dep) for dep in deps if not dep.exists or dep.changed_checksum()]
-
-
-def _misfit(name: str, dep: Any) -> str:
-    if hasattr(dep, "params"):
-        changed = sorted(key for keys in dep.status().values() for key in keys)
-        return f"{name} ran with other settings ({', '.join(changed)})" if changed else ""
-    cached = [out.hash_info for out in makers(str(dep)) if str(out) == str(dep) and out.use_cache]
-    same = dep.hash_info in cached if cached else dep.exists and not dep.changed_checksum()
-    return "" if same else f"{name} was made from another {dep} than the one here"
 
 
 def check_inputs(name: str) -> None:
@@ -152,7 +148,4 @@ def minutes(records: Sequence[dict[str, Any]]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        print(*chain(sys.argv[1]))
-    except StudyError as error:
-        sys.exit(str(error))
+    print(*chain(sys.argv[1]))
