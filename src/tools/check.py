@@ -1,17 +1,18 @@
 """Do the results fit the settings, inputs, code and versions that are here, and the last commit? Nothing is run.
 
-    python -m tools.check            say what does not fit, and what no stage makes any more
-    python -m tools.check --clean    also remove the latter
+`python -m tools.check` says what does not fit, and what no stage makes any more; `--clean` also removes the latter.
 
 Another processor rounds otherwise, and training amplifies that: the same bytes come from the same kind of machine
 alone. What has to hold everywhere is every verdict, and numbers within the tolerances below.
 """
 
 import io
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,8 @@ def remove_leftovers() -> None:
     for path in stages.leftovers():
         path.unlink()
         print(f"removed {path}")
-        for folder in path.parents:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
+        with suppress(OSError):  # a folder that holds something
+            os.removedirs(path.parent)
 
 
 def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[bool, str]:

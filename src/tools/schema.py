@@ -116,15 +116,12 @@ MODEL_IN_FOLDER = block({"path": _path_in("own/models")})
 MODEL_OF_HUB = block({"hub": str, "revision": Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]})
 
 
-def _kind_of_model(given: Any) -> str:
-    return next((f"<{key}>" for key in ("path", "hub") if isinstance(given, dict) and key in given), "<new>")
-
-
+_kind = Discriminator(lambda m: next((f"<{k}>" for k in ("path", "hub") if isinstance(m, dict) and k in m), "<new>"))
 MODEL = Annotated[
     Annotated[NEW_MODEL, Tag("<new>")]
     | Annotated[MODEL_IN_FOLDER, Tag("<path>")]
     | Annotated[MODEL_OF_HUB, Tag("<hub>")],
-    Discriminator(_kind_of_model),
+    _kind,
 ]
 
 # Training and ascent: what is common, then what an optimizer adds.

@@ -55,8 +55,7 @@ def hash_files(*paths: str | Path) -> str:
             name = file.relative_to(path).as_posix() if path.is_dir() else file.name
             digest.update(f"{name}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(stream, lambda: digest)  # goes on with this one
     return digest.hexdigest()
 
 
