@@ -78,18 +78,22 @@ WRONG = {
     "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind-a.repetition'"),
     "an unknown key at the top": ("track: tiny", "trakc: 1\ntrack: tiny", r"unknown key 'trakc'.*'track'"),
     "a negative number of steps": ("  follow_every: 3", "  follow_every: -3", r"follow_every is -3.*greater than"),
-    "a step that is text": ("  follow_every: 3", "  follow_every: three", r"follow_every is 'three'.*whole number"),
+    "a step that is text": ("  follow_every: 3", "  follow_every: three", r"follow_every is 'three'.*valid integer"),
     "an unknown forget set": (
         ASCENT,
         ASCENT.replace("forget_set: ind-a", "forget_set: ind-aa"),
-        r"ascents.ind-a-adamw.forget_set: unknown forget set 'ind-aa'. Did you mean 'ind-a'",
+        r"ascents.ind-a-adamw.forget_set is 'ind-aa'. Unknown forget set. Did you mean 'ind-a'\?$",
     ),
     "an unknown arm of the pilot": (
         "  arms: [adamw, sgd,",
         "  arms: [adamw, sdg,",
-        r"pilot.arms.1: unknown arm 'sdg'. Did you mean 'sgd'",
+        r"pilot.arms.1 is 'sdg'. Unknown arm. Did you mean 'sgd'",
     ),
-    "an unknown arm": (ASCENT, ASCENT.replace("arm: adamw", "arm: adam"), r"unknown arm 'adam'. Did you mean 'adamw'"),
+    "an unknown arm": (
+        ASCENT,
+        ASCENT.replace("arm: adamw", "arm: adam"),
+        r"arm is 'adam'. Unknown arm. Did you mean 'adamw'",
+    ),
     "an optimizer nobody trained with": (
         ARM,
         ARM.replace("trained_with: adamw", "trained_with: lion"),
@@ -108,8 +112,16 @@ WRONG = {
     "a name that the tables use": (SET, SET.replace("ind-a", "heldout"), r"Rename the set"),
     "an own corpus without a path": ("  name: localisation", "  name: jsonl", r"name the JSONL file"),
     "a batch of another kind": ("  batch: whole", "  batch: some", r"batch is 'some'. Write whole, or"),
-    "an unknown placebo": ("placebo: [ind-a-adamw", "placebo: [ind-a-adam", r"unknown ascent 'ind-a-adam'"),
-    "an unknown headline": ("  ood: ood-canary-a", "  ood: ood-canary-c", r"unknown forget set 'ood-canary-c'"),
+    "an unknown placebo": (
+        "placebo: [ind-a-adamw",
+        "placebo: [ind-a-adam",
+        r"placebo.0 is 'ind-a-adam'. Unknown ascent",
+    ),
+    "an unknown headline": (
+        "  ood: ood-canary-a",
+        "  ood: ood-canary-c",
+        r"claims.ood is 'ood-canary-c'. Unknown forget set",
+    ),
     "dropout in ascent": ("  dropout: 0.0\n  batch: whole", "  dropout: 0.1\n  batch: whole", r"no effect.*write 0.0"),
     "weight decay of Adafactor": (
         "  weight_decay: 0.0\n    clip_norm: null",
@@ -143,11 +155,13 @@ def test_the_line_is_that_of_the_mistake(name, tmp_path):
         load(path)
 
 
-def test_a_learning_rate_that_is_a_string_is_refused_with_how_to_write_it(tmp_path):
+def test_a_learning_rate_in_quotes_is_no_number(tmp_path):
     old = next(line for line in TEXT.splitlines() if line.startswith("  sgd: {"))
     rate = old.partition("learning_rate: ")[2].partition(",")[0]
     path, line = changed(tmp_path, old, old.replace(f"learning_rate: {rate}", 'learning_rate: "1e-4"'))
-    with pytest.raises(StudyError, match=rf"line {line}: arms.sgd.learning_rate is '1e-4'. Write a number"):
+    with pytest.raises(
+        StudyError, match=rf"line {line}: arms.sgd.learning_rate is '1e-4'. It should be a valid number"
+    ):
         load(path)
 
 
@@ -218,7 +232,7 @@ WRONG_MODEL = {
     "a folder and a hub": (f"{{path: own/models/a, hub: b/c, revision: {COMMIT}}}", r"unknown key 'model\.hub'"),
     "a folder with a commit": (f"{{path: own/models/a, revision: {COMMIT}}}", r"unknown key 'model\.revision'"),
     "a configuration beside": ("{path: own/models/a, d_model: 128}", r"unknown key 'model\.d_model'"),
-    "a folder that is empty": ("{path: null}", r"model\.path is None\. Write text"),
+    "a folder that is empty": ("{path: null}", r"model\.path is None\. It should be a valid string"),
     "a word": ("t5-small", r"model is 't5-small'"),
 }
 
