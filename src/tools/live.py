@@ -94,7 +94,7 @@ def _show(given: dict[str, Any]) -> None:
     for name, value in given.items():
         if not isinstance(value, dict):
             rows[name] = _told(value)
-        elif len(value) > 12 and all(isinstance(entry, dict) for entry in value.values()):
+        elif len(value) > 4 and all(isinstance(entry, dict) for entry in value.values()):
             rows[name] = ", ".join(value)
         else:
             rows |= {f"{name}.{key}": _told(entry) for key, entry in value.items()}
