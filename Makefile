@@ -66,6 +66,4 @@ test-cluster: env  ## the tests of the Ray engine: installs Ray, then runs two n
 bench: env  ## how fast, beside other ways to do the same (benchmarks/README.md); needs an idle machine
 	@test -d data/corpus || dvc repro -q forget_sets
 	python -m benchmarks.run
-	python -m benchmarks.profile
-	python -m benchmarks.growth
-	-python -m benchmarks.pipeline_times  # says so where the study is not finished
+	python -m benchmarks.run --growth --repeats 2

@@ -1,107 +1,68 @@
-"""How time and memory grow with the work: python -m benchmarks.growth [--smoke]"""
+"""How time and memory grow with the work: the slope in a log-log plot; 1: twice the work takes twice the time."""
 
-import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy.stats import linregress
 
-from benchmarks import command, extrapolation, report, workloads
-from benchmarks.exponents import exponents
-from benchmarks.growth_cases import FACTORS, Factor
-from benchmarks.processes import crews
-from unlearning.data.groups import StudyData
-from tools import plan, settings
-from paper import plots
+from benchmarks import ours, report
+from benchmarks.clock import Timed, take_turns, timed
+from benchmarks.compare import Arm, pair
+from benchmarks.work import Work
 
-
-def measure(folder: Path, factors: Sequence[Factor], *, repeats: int) -> pd.DataFrame:
-    """Each value in a fresh process (or processes): one row a value and repeat."""
-    rows = []
-    for factor in factors:
-        for value in factor.values:
-            with crews([factor.job(value)], folder) as (crew,):
-                for repeat in range(repeats):
-                    result = crew.run()
-                    row = {"factor": factor.name, "value": value, "repeat": repeat}
-                    rows.append({**row, "seconds": result.seconds, "peak_mib": result.peak_mib})
-            print(f"{factor.name} {value}: {result.seconds:.2f} s, {rows[-repeats]['peak_mib']:.0f} MiB", flush=True)
-    return pd.DataFrame(rows)
+FEW, SHORT = 300, 2  # training examples and ascent steps where something else grows
 
 
-def study_counts(work: workloads.Workload) -> extrapolation.Counts:
-    """What this study trains, ascends and scores."""
-    s, data = settings.load(), StudyData("data")
-    core = workloads.tokens(data.group("core").encoded)
-    sets = sum(b.repetitions * workloads.tokens(data.group(name).encoded) for name, b in s.forget_sets.items())
-    steps = [found for found in map(plan.mean_steps, s.ascents) if found is not None]
-    return extrapolation.Counts(
-        name="this study's",
-        models=s.design.models,
-        train_tokens=s.train.adamw.epochs * (core + sets / 2),
-        ascents=len(s.ascents) * s.design.models // 2,
-        steps=sum(steps) / len(steps) if steps else s.unlearn.k_max,
-        step_tokens=workloads.tokens(work.forget),
-        scored_tokens=workloads.tokens(work.heldout[: work.watched]),
-    )
+def train(work: Work, *, times: int = 1, rows: int = FEW, width: int = 0, vocabulary: int = 0) -> Timed:
+    """So many trainings, one after another. A wider model has a wider feed-forward part and more heads, too."""
+    wide = {"d_model": width, "d_ff": 2 * width, "num_heads": max(1, width // work.model["d_kv"])} if width else {}
+    work = replace(work, model=work.model | wide, train=work.train[:rows])
+    return timed(times, lambda: [ours.train(work, vocabulary=vocabulary)().units for _ in range(times)])
 
 
-def draw(points: pd.DataFrame, fitted: pd.DataFrame, folder: Path) -> None:
-    """growth.png and growth.svg: a column a measure, a row a factor, log-log, with the fitted exponents."""
-    plots.use_style()
-    fig, axes = plots.grid(len(fitted), 2, height_in=1.3)
-    for row, (_, fit) in zip(axes, fitted.iterrows(), strict=True):
-        mine = points[points["factor"] == fit["factor"]]
-        _panel(row[0], mine["value"], mine["seconds"], fit, "time", "s")
-        first = mine[mine["repeat"] == 0]
-        _panel(row[1], first["value"], first["peak_mib"].clip(lower=0.1), fit, "memory", "MiB")
-    text = "Points: repeats (memory: the first), one thread a worker. Lines: fits; ±: standard error of the slope."
-    plots.note(fig, f"{text} Memory: the peak, less libraries and examples. {report.machine_line()}.")
-    report.save(fig, folder, "growth")
+def unlearn(work: Work, *, times: int = 1, steps: int = SHORT) -> Timed:
+    """So many ascents, one after another, each from the trained model, scored at every step."""
+    work = replace(work, steps=steps)
+    return timed(times, lambda: [ours.unlearn(work)().units for _ in range(times)])
 
 
-def _panel(ax: plt.Axes, x: pd.Series, y: pd.Series, fit: pd.Series, measure: str, unit: str) -> None:
-    slope, error = fit[f"{measure}_exponent"], fit[f"{measure}_error"]
-    ax.loglog(x, y, "o", color=report.OURS)
-    middle = np.exp(np.log(x).mean()), np.exp(np.log(y).mean())
-    ax.loglog(x, middle[1] * (x / middle[0]) ** slope, color=report.OURS, linewidth=0.8)
-    ax.set_title(f"{measure}, exponent {slope:.2f}" + ("" if pd.isna(error) else f" ± {error:.2f}"), loc="left")
-    ax.set(xlabel=fit["factor"], ylabel=unit, ylim=(y.min() / 1.3, 1.3 * y.max()))
-    ax.minorticks_off()
-    ax.set_xticks(sorted(set(x)), labels=[str(v) for v in sorted(set(x))])
-    ends = [y.min(), y.max()] if y.max() > 1.15 * y.min() else [y.median()]
-    ax.set_yticks(ends, labels=[f"{v:,.3g}" if v < 1000 else f"{v:,.0f}" for v in ends])
+def arms(factor: str, function: Callable[..., Timed], option: str, values: Sequence[int]) -> list[Arm]:
+    """One arm a value of a factor, in processes of one thread, as the study runs its tasks."""
+    jobs = {n: replace(pair(function, **{option: n}), processes=1) for n in values}
+    return [Arm(factor, n, "", "", job) for n, job in jobs.items()]
 
 
-def run(out: Path, *, smoke: bool, repeats: int) -> int:
-    """Tables growth.csv, exponents.csv and extrapolated.csv, and the figure."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-        folder = Path(name)
-        work = workloads.toy(folder) if smoke else workloads.real(folder)
-        work.save(folder)
-        points = measure(folder, FACTORS[3:5] if smoke else FACTORS, repeats=repeats)
-    fitted = exponents(points)
+(EIGHT,) = arms("workers (8 models in all)", train, "times", [8])
+FACTORS = [
+    arms("training examples", train, "rows", (250, 500, 1000, 2000)),
+    arms("ascent steps", unlearn, "steps", (2, 4, 8, 16)),
+    arms("models", train, "times", (1, 2, 4, 8)),
+    arms("forget sets (one ascent each)", unlearn, "times", (1, 2, 4, 8)),
+    [replace(EIGHT, name=1), replace(EIGHT, name=2, job=pair(train, times=4))],
+    arms("vocabulary", train, "vocabulary", (4096, 8192, 16384, 32768, 65536)),
+    arms("width d_model", train, "width", (64, 128, 256, 512)),
+]
+
+
+def run(work: Work, out: Path, *, repeats: int, factors: Sequence[Sequence[Arm]] = FACTORS) -> None:
+    """Tables growth.csv and exponents.csv."""
+    points = pd.concat([take_turns(factor, work, repeats=repeats) for factor in factors])
+    points = points.drop(columns="rate").rename(columns={"workload": "factor", "arm": "value"})
     report.write_csv(points, out / "growth.csv")
-    report.write_csv(fitted, out / "exponents.csv")
-    draw(points, fitted, out)
-    counts = extrapolation.LLM if smoke else study_counts(work)
-    report.write_csv(extrapolation.table(counts), out / "extrapolated.csv")
-    (out / "extrapolated.txt").write_text(extrapolation.assumptions(counts) + "\n", encoding="utf-8")
-    report.write_machine(out / "growth-machine.json", {"toy": smoke})
-    print(fitted.to_string())
-    return 0
+    report.write_csv(exponents(points), out / "exponents.csv")
+    report.write_machine(out / "growth-machine.json", {})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line. 0; 1 when something is missing."""
-    parser = command.options("growth", __doc__, repeats=2)
-    parser.add_argument("--smoke", action="store_true", help="toy size, made-up data: does everything run?")
-    return command.call(run, parser, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def exponents(points: pd.DataFrame) -> pd.DataFrame:
+    """One row a factor: p of y = c x^p and its standard error (none of two points), for seconds and peak memory."""
+    rows = []  # memory is that of the first repeats: a later one knows no growth
+    for factor, mine in points.groupby("factor", sort=False):
+        row = {"factor": factor, "from": mine["value"].min(), "to": mine["value"].max()}
+        for what, column, some in (("time", "seconds", mine), ("memory", "peak_mib", mine[mine["repeat"] == 0])):
+            fit = linregress(np.log(some["value"]), np.log(some[column].clip(lower=1e-3)))
+            row |= {f"{what}_exponent": fit.slope, f"{what}_error": fit.stderr if len(some) > 2 else np.nan}
+        rows.append(row)
+    return pd.DataFrame(rows)

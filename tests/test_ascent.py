@@ -1,18 +1,20 @@
 """Ascent, the optimizers' state, and what is measured along a trajectory."""
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from tests.tiny import FAMILIES, encoder_decoder, examples
-from unlearning.measure.ascent import ascend, ascent_loss
 from unlearning.data.groups import Group
+from unlearning.measure import ascent
+from unlearning.measure.ascent import LOSSES, Update, ascend
 from unlearning.measure.models import collate, token_log_likelihoods
-from unlearning.measure.optimizers import load_state, make_optimizer, save_state, update_statistics
+from unlearning.measure.optimizers import arm_optimizer, load_state, make_optimizer, save_state, update_statistics
 from unlearning.measure.scoring import prepare, score
-from unlearning.measure.trajectory import Probes, ascent_updates, follow
+from unlearning.measure.trajectory import Trajectory, ascent_updates, follow
 
 METHODS = {
     "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0},
@@ -28,8 +30,8 @@ def optimizer_for(model, name, **changes):
 
 
 def states(model, optimizer, rows, n, *, reduction="sum", clip_norm=None):
-    updates = itertools.repeat(prepare(rows, model.config))
-    return list(itertools.islice(ascend(model, optimizer, updates, reduction=reduction, clip_norm=clip_norm), n))
+    updates = itertools.repeat(Update(prepare(rows, model.config)))
+    return list(itertools.islice(ascend(model, optimizer, updates, loss=LOSSES[reduction], clip_norm=clip_norm), n))
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -61,9 +63,80 @@ def test_one_plain_step_equals_gradient_ascent_on_the_negative_log_likelihood_by
 
 
 def test_sum_and_mean_differ_by_the_number_of_target_tokens():
-    log_likelihood, n_tokens = torch.tensor([-3.0, -5.0]), torch.tensor([2.0, 6.0])
-    assert float(ascent_loss(log_likelihood, n_tokens, reduction="sum")) == -8.0
-    assert float(ascent_loss(log_likelihood, n_tokens, reduction="mean")) == -1.0
+    log_likelihood, n_tokens = torch.tensor([-3.0, -5.0]), np.array([2, 6])
+    assert float(ascent.ascent_sum(log_likelihood, n_tokens)) == -8.0
+    assert float(ascent.ascent_mean(log_likelihood, n_tokens)) == -1.0
+
+
+class TwoParameters(torch.nn.Module):
+    """A model by hand: the log-likelihood of an example with features (u, v) is −(a − u)² − (b − v)²."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(2.0))
+
+    def log_likelihoods(self, examples):
+        u, v = examples.features.T
+        return -((self.a - u) ** 2) - (self.b - v) ** 2, torch.zeros(len(u))
+
+
+class Features(NamedTuple):
+    """Examples of that model, in the place of prepared text."""
+
+    features: torch.Tensor
+    n_tokens: np.ndarray
+
+
+FORGET = Features(torch.tensor([[0.0, 2.0], [1.0, 0.0]]), np.array([1, 1]))
+RETAIN = Features(torch.tensor([[3.0, 2.0]]), np.array([2]))
+
+
+def by_two_parameters(monkeypatch, updates, loss, n):
+    """(a, b) and the forget set's log-likelihoods at each of n states, plain steps of length 0.1."""
+    monkeypatch.setattr(ascent, "log_likelihoods", TwoParameters.log_likelihoods)
+    model = TwoParameters()
+    run = ascend(model, torch.optim.SGD(model.parameters(), lr=0.1), itertools.repeat(updates), loss=loss)
+    return [(model.a.item(), model.b.item(), s.log_likelihood.tolist()) for s in itertools.islice(run, n)]
+
+
+def test_ascent_takes_the_steps_computed_by_hand(monkeypatch):
+    # Σℓ over (0, 2) and (1, 0): dΣℓ/da = −2a − 2(a − 1), dΣℓ/db = −2(b − 2) − 2b; a step goes against it
+    (a, b, values), second, third = by_two_parameters(monkeypatch, Update(FORGET), ascent.ascent_sum, 3)
+    assert (a, b, values) == (1.0, 2.0, [-1.0, -4.0])
+    assert second[:2] == pytest.approx((1.0 + 0.1 * 2, 2.0 + 0.1 * 4))
+    assert third[:2] == pytest.approx((1.2 + 0.1 * (2.4 + 0.4), 2.4 + 0.1 * (0.8 + 4.8)))
+
+
+def gradient_difference(forget, n_forget, retain, n_retain):
+    """GradDiff (Liu et al. 2022): up the forget batch's loss, down the retain batch's, each per target token."""
+    return ascent.ascent_mean(forget, n_forget) - ascent.ascent_mean(retain, n_retain)
+
+
+def test_a_method_with_retain_batches_fits_the_same_loop(monkeypatch):
+    # half of the above, and for (3, 2) with two tokens: −dℓ/2 = (a − 3), (b − 2)
+    first, second, third = by_two_parameters(monkeypatch, Update(FORGET, RETAIN), gradient_difference, 3)
+    assert first[:2] == (1.0, 2.0)
+    assert second[:2] == pytest.approx((1.0 + 0.1 * (1 - (1 - 3)), 2.0 + 0.1 * (2 - 0)))
+    a, b = second[:2]
+    assert third[:2] == pytest.approx((a + 0.1 * (2 * a - 1 - (a - 3)), b + 0.1 * (2 * b - 2 - (b - 2))))
+
+
+def test_plain_ascent_makes_one_forward_pass_an_update(monkeypatch):
+    passes = []
+    real = ascent.log_likelihoods
+    monkeypatch.setattr(ascent, "log_likelihoods", lambda *given: passes.append(given) or real(*given))
+    model = encoder_decoder()
+    states(model, optimizer_for(model, "sgd"), examples(4), 5)
+    assert len(passes) == 5
+
+
+def test_an_arm_steps_at_its_learning_rate_times_its_rate_and_goes_on_from_a_restored_state(tmp_path):
+    model, state = trained_adafactor(tmp_path)
+    arm = METHODS["adafactor"] | {"restored": True, "freeze_second_moment": False}
+    plain = arm_optimizer(model.parameters(), METHODS["adafactor"], state=tmp_path / "none")
+    half = arm_optimizer(model.parameters(), arm | {"rate": 0.5}, state=state)
+    assert (plain.param_groups[0]["lr"], half.param_groups[0]["lr"]) == (1e-2, 5e-3)
+    assert not plain.state and {entries["step"] for entries in half.state.values()} == {20}
 
 
 def test_clipping_bounds_the_length_of_a_plain_step():
@@ -155,7 +228,7 @@ class Tokenizer:
 
 
 def probes():
-    return Probes(
+    return Trajectory(
         forget=group("f", 6, 1),
         heldout=group("h", 10, 2),
         retain=group("r", 5, 3),
@@ -172,10 +245,12 @@ def probes():
 def followed(*, reference, steps=None, name="adamw", **changes):
     torch.manual_seed(0)
     model = encoder_decoder()
-    method = {**METHODS[name], "loss": "mean", **changes}
-    watched = probes()
-    optimizer = make_optimizer(model.parameters(), method["optimizer"], method)
-    return follow(model, optimizer, watched, reference=reference, method=method, settings=SETTINGS, steps=steps, seed=0)
+    arm, batch = {**METHODS[name], "loss": "mean", **changes}, changes.pop("batch", "whole")
+    optimizer = arm_optimizer(model.parameters(), arm, state="none")
+    options = {"arm": arm, "settings": SETTINGS | {"batch": batch}, "steps": steps, "seed": 0}
+    run = probes()
+    follow(model, optimizer, run, reference=reference, **options)
+    return run
 
 
 def original():
@@ -193,7 +268,7 @@ def test_everything_is_scored_on_both_sides_of_k_star_and_at_twice_it():
     result = followed(reference=original() - 0.05, learning_rate=2e-3)
     k_star = result.facts["k_star"]
     for step in int(np.floor(k_star)), int(np.ceil(k_star)), result.facts["last_step"]:
-        splits = {split for at, split, *_ in result.splits if at == step}
+        splits = {split for at, split in result.splits if at == step}
         assert splits == {"heldout", "heldout_fixed", "heldout_bleu", "retain", "retained:other"}
         assert max(len(group.ids) for at, group, _ in result.scores if at == step) == len(probes().population.ids)
 
@@ -201,8 +276,7 @@ def test_everything_is_scored_on_both_sides_of_k_star_and_at_twice_it():
 def test_the_state_before_k_star_is_scored_as_it_was():
     result = followed(reference=original() - 0.05, learning_rate=2e-3)
     before = int(np.floor(result.facts["k_star"]))
-    by_split = {(step, split): scores for step, split, scores, _ in result.splits}
-    fixed, full = by_split[before, "heldout_fixed"], by_split[before, "heldout"]
+    (fixed, _), (full, _) = result.splits[before, "heldout_fixed"], result.splits[before, "heldout"]
     assert full.log_likelihood[:6] == pytest.approx(fixed.log_likelihood, abs=1e-4)
 
 
@@ -243,8 +317,19 @@ def test_minibatches_pass_over_the_whole_forget_set():
     model = encoder_decoder()
     forget = group("f", 6, 1)
     updates = ascent_updates(forget, model, 4, seed=0)
-    sizes = [next(updates).size for _ in range(4)]
+    sizes = [len(next(updates).forget.n_tokens) for _ in range(4)]
     assert sizes == [4, 2, 4, 2]
+
+
+def test_in_minibatches_the_whole_forget_set_is_scored_at_each_step_all_the_same():
+    result = followed(reference=original() - 1e6, batch=4)
+    assert {len(group.ids) for _, group, _ in result.scores if group.ids[0].startswith("f")} == {6}
+    assert result.scores[0][2].log_likelihood == pytest.approx(original(), abs=1e-4)
+
+
+def test_the_learning_rate_that_a_run_records_is_the_one_it_took():
+    facts = followed(reference=original() - 1e6, rate=2.0).facts
+    assert facts["learning_rate"] == 2 * METHODS["adamw"]["learning_rate"]
 
 
 def test_twenty_steps_in_length_sorted_parts_equal_twenty_in_one_padded_batch():
@@ -252,7 +337,7 @@ def test_twenty_steps_in_length_sorted_parts_equal_twenty_in_one_padded_batch():
     losses = []
     for budget in (30, 10_000):
         model = encoder_decoder()
-        updates = itertools.repeat(prepare(rows, model.config, batch_tokens=budget))
-        run = itertools.islice(ascend(model, optimizer_for(model, "adamw"), updates, reduction="mean"), 20)
+        updates = itertools.repeat(Update(prepare(rows, model.config, batch_tokens=budget)))
+        run = itertools.islice(ascend(model, optimizer_for(model, "adamw"), updates, loss=ascent.ascent_mean), 20)
         losses.append([float(s.log_likelihood.sum()) for s in run])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

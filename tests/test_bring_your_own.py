@@ -42,7 +42,7 @@ def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_r
     pairs = zip(texts(500, seed=1), texts(500, seed=2), strict=True)
     corpus = [{"source": s, "target": t, "group": f"g{i % 50}"} for i, (s, t) in enumerate(pairs)]
     # a decoder does without sources
-    mine = [{"id": str(i), "source": "", "target": text} for i, text in enumerate(texts(12, seed=3))]
+    mine = [{"id": str(i), "source": "", "target": f"{{{text}}}"} for i, text in enumerate(texts(12, seed=3))]
     for name, rows in (("corpus", corpus), ("forget_sets", mine)):
         (root / "own" / name / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ran = copies.dvc(root, "repro", "unlearn@mine-adamw", "training", "exposure")
@@ -52,6 +52,8 @@ def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_r
     assert base.config.model_type == "gpt2" and base.config.vocab_size == start.config.vocab_size
     moved = [(a - b).abs().max().item() for a, b in zip(start.parameters(), base.parameters(), strict=True)]
     assert 0 < max(moved) < 1, "stage base did not start from the checkpoint"
+    drawn = [json.loads(line)["target"] for line in (root / "data/forget_sets/mine.jsonl").read_text().splitlines()]
+    assert drawn == [row["target"] for row in mine], "braces and what stands in them are as they were written"
     runs = pd.read_csv(root / "results/tables/unlearn/mine-adamw/runs.csv")
     scores = pd.read_parquet(root / "results/tables/unlearn/mine-adamw/log_likelihoods.parquet")
     assert len(runs) == 2 and {f"mine:{i}" for i in range(12)} <= set(scores["example_id"].astype(str))

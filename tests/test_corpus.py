@@ -1,8 +1,10 @@
 """The corpus: fetching, cleaning, splitting, tokenizing; and no relatives across the splits of the real one."""
 
+import hashlib
 import json
 import re
 import subprocess
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -11,17 +13,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 from SetSimilaritySearch import all_pairs
 from transformers import PreTrainedTokenizerFast
 
 from unlearning.data import corpus as data
 from unlearning.data import overlap
 from unlearning.errors import StudyError
-from tools.settings import load
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = load(ROOT / "params.yaml")
-CORPUS = SETTINGS.corpus.model_dump()
+SETTINGS = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+CORPUS = SETTINGS["corpus"]
 
 
 def table(*rows: tuple[str, str], origin: str = "x") -> pd.DataFrame:
@@ -57,7 +59,7 @@ def test_a_copy_with_the_right_hash_is_used_without_a_download(tmp_path, monkeyp
     path = tmp_path / "a.whl"
     path.write_bytes(b"content")
     monkeypatch.setattr(data, "_download", lambda *_: pytest.fail("downloaded"))
-    assert data.fetch({"archive": "a.whl", "sha256": data.sha256(path)}, tmp_path) == path
+    assert data.fetch({"archive": "a.whl", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}, tmp_path) == path
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,23 @@ def test_each_exclusion_takes_its_own_pairs_and_counts_them():
     assert kept["target"].tolist() == ["energy use today"]
 
 
+def test_an_own_corpus_stays_as_it_is_written_whatever_stands_in_braces():
+    pairs = table(
+        ("a  key {x} of it", '{"api_key": "zz one two"}'), ("the key {y} of it", '{"api_key": "zz one two three"}')
+    )
+    for name in ("jsonl", "wmt14"):
+        kept, _ = data.clean(pairs, CORPUS | {"name": name})
+        assert kept[["source", "target"]].equals(pairs[["source", "target"]])
+    assert data.clean(pairs, CORPUS)[0].empty  # of the default corpus the placeholder alone is left, no words
+
+
+def test_pairs_of_ones_own_that_a_tokenizer_would_change_are_counted_and_the_first_is_told(tokenizer):
+    pairs = table(("fine", "all right"), ("so </s> it ends", "x"), ("y", "a <pad> b"))
+    with pytest.raises(StudyError, match=r"mine\.jsonl: 2 of 3 pairs .* The first, x:1: its source holds .* </s>"):
+        data.within(pairs, tokenizer, max_tokens=40, path="mine.jsonl")
+    assert len(data.within(pairs.iloc[:1], tokenizer, max_tokens=40, path="mine.jsonl")) == 1
+
+
 def test_near_duplicates_form_chains_and_one_of_each_chain_stays():
     pairs = table(
         ("a b c d", "one"), ("a b c d e", "two"), ("b c d e f", "three"), ("x y", "four five"), ("z", "five four")
@@ -145,6 +164,13 @@ def test_similarity_equals_the_definition_on_every_pair(left, right):
 
 def test_case_digits_punctuation_and_placeholders_do_not_count():
     assert overlap.token_set("Der <ph> 12, der Ümlaut_x!") == {"der", "ümlaut", "x"}
+
+
+def test_a_text_and_its_decomposed_twin_are_near_duplicates():
+    composed, decomposed = "über Schlüssel Mühle", unicodedata.normalize("NFD", "über Schlüssel Mühle")
+    assert composed != decomposed and overlap.token_set(composed) == overlap.token_set(decomposed)
+    pairs = table((composed, "a key to it"), (decomposed, "some other words"))
+    assert data.without_near_duplicates(pairs, threshold=0.7)["id"].tolist() == ["x:0"]
 
 
 # Splitting and tokenizing
@@ -219,8 +245,8 @@ def real() -> dict[str, pd.DataFrame]:
     """The splits of the default corpus, as stage corpus makes them, from data/raw or fetched into it."""
     pairs = data.read_localisation(data.fetch(CORPUS, ROOT / "data/raw"), "de", "en")
     unique = data.without_near_duplicates(data.clean(pairs, CORPUS)[0], threshold=CORPUS["near_duplicate"])
-    public, rest = data.split_public(unique, CORPUS, seed=SETTINGS.seed)
-    return {"public": public, **data.split_rest(rest, CORPUS, seed=SETTINGS.seed)}
+    public, rest = data.split_public(unique, CORPUS, seed=SETTINGS["seed"])
+    return {"public": public, **data.split_rest(rest, CORPUS, seed=SETTINGS["seed"])}
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -235,7 +261,7 @@ def test_on_the_real_corpus_splits_are_disjoint_and_large_enough(real):
     ids = pd.concat(real.values())["id"]
     assert ids.is_unique
     assert not set(real["public"]["origin"]) & set(pd.concat([real["core"], real["heldout"]])["origin"])
-    needed = sum(s.size for s in SETTINGS.forget_sets.values() if s.kind == "natural")
-    assert len(real["reserve"]) >= needed + SETTINGS.populations.natural + SETTINGS.populations.pilot
+    needed = sum(s["size"] for s in SETTINGS["forget_sets"].values() if s["kind"] == "natural")
+    assert len(real["reserve"]) >= needed + SETTINGS["populations"]["natural"] + SETTINGS["pilot"]["size"]
     assert len(real["core"]) == CORPUS["core"]
     assert np.mean(real["public"]["source"].str.contains("<ph>")) > 0

@@ -1,41 +1,26 @@
 """On an NVIDIA GPU: the same numbers as on the CPU, up to rounding."""
 
 import itertools
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
 
-from tests.tiny import FAMILIES, T5, encoder_decoder, examples
-from unlearning.measure.ascent import ascend
-from unlearning.measure.optimizers import load_state, make_optimizer, save_state, update_statistics
-from unlearning.measure.ascent_jobs import unlearn_model
+from tests.tiny import FAMILIES, LOOP, OPTIMIZERS, ascent_task, encoder_decoder, examples, study_data, training_task
 from tools.tasks import run_tasks
-from unlearning.measure.train_jobs import train_model
+from unlearning.measure.ascent import Update, ascend, ascent_mean
+from unlearning.measure.jobs import train_model, unlearn_model
+from unlearning.measure.optimizers import load_state, make_optimizer, save_state, update_statistics
 from unlearning.measure.scoring import bleu, prepare, score
 from unlearning.measure.training import fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine")
 
-METHODS = {
-    "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0},
-    "sgd": {"optimizer": "sgd", "learning_rate": 1e-1, "momentum": 0.0, "weight_decay": 0.0},
-    "adafactor": {"optimizer": "adafactor", "learning_rate": 1e-2, "clip_threshold": 1.0, "decay_rate": -0.8},
-}
-LOOP = {"epochs": 20, "batch_tokens": 10_000, "loss": "mean", "warmup_steps": 2, "schedule": "linear"}
-WORDS = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {f"w{i}": i for i in range(3, 50)}
-
 
 def optimizer_for(model, name):
-    return make_optimizer(model.parameters(), name, METHODS[name])
+    return make_optimizer(model.parameters(), name, OPTIMIZERS[name])
 
 
 def trained(device, *, name="adamw", family="encoder-decoder", precision="float32"):
@@ -55,8 +40,8 @@ def unlearned(device, *, name="adamw", family="encoder-decoder", state=None):
     optimizer = optimizer_for(model, name)
     if state:
         load_state(optimizer, state)
-    updates = itertools.repeat(prepare(examples(8, seed=1), model.config, batch_tokens=60))
-    states = list(itertools.islice(ascend(model, optimizer, updates, reduction="mean", clip_norm=1.0), 20))
+    updates = itertools.repeat(Update(prepare(examples(8, seed=1), model.config, batch_tokens=60)))
+    states = list(itertools.islice(ascend(model, optimizer, updates, loss=ascent_mean, clip_norm=1.0), 20))
     return torch.stack([state.log_likelihood for state in states]).numpy(), update_statistics(optimizer)
 
 
@@ -76,7 +61,7 @@ def test_losses_of_twenty_training_steps_are_those_of_the_cpu(name, family):
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_twenty_ascent_steps_are_those_of_the_cpu(name, family):
     (here, size), (there, same) = (unlearned(device, name=name, family=family) for device in ("cpu", "cuda"))
     assert there == pytest.approx(here, rel=1e-4)
@@ -116,80 +101,15 @@ def test_with_deterministic_algorithms_two_trainings_and_ascents_give_the_same_b
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The folder `data/` of a study of made-up words."""
-    folder = tmp_path_factory.mktemp("data")
-    inner = Tokenizer(WordLevel(WORDS, unk_token="<unk>"))
-    inner.pre_tokenizer = WhitespaceSplit()
-    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
-    tokenizer.save_pretrained(folder / "tokenizer")
-
-    def rows(name, n, seed):
-        encoded = examples(n, seed=seed)
-        return [{"id": f"{name}-{i}", "source": words(s), "target": words(t)} for i, (s, t) in enumerate(encoded)]
-
-    def words(ids):
-        return " ".join(f"w{max(i, 3)}" for i in ids[:-1])
-
-    splits = {"core": 60, "heldout": 20, "validation": 20}
-    tables = {name: pd.DataFrame(rows(name, n, seed)) for seed, (name, n) in enumerate(splits.items())}
-    corpus = {name: Dataset.from_pandas(table) for name, table in tables.items()}
-    DatasetDict(corpus).save_to_disk(str(folder / "corpus"))
-    for place, name in (("forget_sets", "ind-a"), ("populations", "natural")):
-        (folder / place).mkdir()
-        lines = [json.dumps(row) for row in rows(name, 12, 9 + len(name))]
-        (folder / place / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return folder
-
-
-def task_of_training(data, device, optimizer):
-    settings = {**METHODS[optimizer], **LOOP, "epochs": 4, "batch_tokens": 200, "dropout": 0.0, "clip_norm": 1.0}
-    return {
-        "data": str(data),
-        "start": T5,
-        "settings": settings,
-        "repetitions": {"core": 1, "ind-a": 1},
-        "holds": ["core", "ind-a"],
-        "seed": 1,
-        "threads": 1,
-        "device": device,
-        "precision": "float32",
-        "key": {"model": 0},
-        "scored": ["ind-a", "never-natural"],
-        "retain": 10,
-        "bleu_sentences": 5,
-        "bleu_tokens": 20,
-    }
-
-
-def task_of_ascent(data, device, optimizer, folder):
-    restored = {"restored": True, "freeze_second_moment": False} if optimizer == "adafactor" else {}
-    settings = {"k_max": 12, "beyond": 1.5, "follow_every": 3, "batch": "whole", "dropout": 0.0, "retain": 10}
-    before = pd.read_parquet(folder / "log_likelihoods.parquet").set_index("example_id")["log_likelihood"]
-    return {
-        "data": str(data),
-        "folder": str(folder),
-        "forget_set": "ind-a",
-        "population": "never-natural",
-        "retained": [],
-        "method": {**METHODS[optimizer], "loss": "mean", **restored},
-        "settings": {**settings, "heldout_fixed": 10, "bleu_sentences": 5, "bleu_tokens": 20},
-        "reference": [float(before[f"ind-a-{i}"]) - 0.3 for i in range(12)],
-        "steps": None,
-        "seed": 1,
-        "threads": 1,
-        "device": device,
-        "key": {"model": 0},
-        "followed": 5,
-    }
+    return study_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_model_is_trained_and_unlearned_as_by_the_stages_with_the_tables_of_the_cpu(optimizer, data, tmp_path):
     scratch, ways = tmp_path / "scratch", ("cpu", "cuda")
-    trainings = [task_of_training(data, device, optimizer) for device in ways]
+    trainings = [training_task(data, optimizer, device=device) for device in ways]
     models = [run_tasks(train_model, [task], scratch=scratch, key="")[0] for task in trainings]
-    ascents = [task_of_ascent(data, device, optimizer, models[0]) for device in ways]  # from one and the same model
+    ascents = [ascent_task(data, optimizer, models[0], device=device) for device in ways]  # from one and the same model
     runs = [run_tasks(unlearn_model, [task], scratch=scratch, key="")[0] for task in ascents]
     for folders in (models, runs):
         here, there = (pd.read_parquet(folder / "log_likelihoods.parquet") for folder in folders)

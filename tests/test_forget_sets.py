@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearning.data import forget_sets as draw
-from unlearning.data.corpus import COLUMNS, train_tokenizer
+from unlearning.data import kinds
+from unlearning.data.corpus import COLUMNS, lost_by, train_tokenizer
+from unlearning.data.groups import StudyData
 from unlearning.data.jsonl import read_examples, read_jsonl, write_jsonl
 from unlearning.errors import StudyError
 
@@ -18,7 +20,7 @@ SETS = {
     "ood-canary-a": {"kind": "canary", "size": 6, "repetitions": 1},
     "ood-secret-x4": {"kind": "secret", "size": 5, "repetitions": 4},
 }
-POPULATIONS = {"natural": 9, "canary": 20, "secret": 20, "pilot": 4, "followed": 5}
+POPULATIONS = {"natural": 9, "canary": 20, "secret": 20}
 TEXTS = ["Größe der Liste ändern", "change the size of the list", "Wert wurde gespeichert", "value has been stored"]
 
 
@@ -34,7 +36,7 @@ def pairs(n: int, prefix: str = "p") -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def drawn(tokenizer):
-    return draw.draw_sets(SETS, populations=POPULATIONS, reserve=pairs(60), tokenizer=tokenizer, seed=7)
+    return draw.draw_sets(SETS, populations=POPULATIONS, pilot=4, reserve=pairs(60), tokenizer=tokenizer, seed=7)
 
 
 def test_sets_and_populations_have_the_sizes_of_the_settings(drawn):
@@ -52,7 +54,7 @@ def test_no_example_is_drawn_twice(drawn):
 
 def test_a_set_that_is_added_changes_no_other(drawn, tokenizer):
     more = SETS | {f"ind-{c}": SETS["ind-a"] for c in "xyz"} | {"ood-canary-b": SETS["ood-canary-a"]}
-    sets, never = draw.draw_sets(more, populations=POPULATIONS, reserve=pairs(60), tokenizer=tokenizer, seed=7)
+    sets, never = draw.draw_sets(more, populations=POPULATIONS, pilot=4, reserve=pairs(60), tokenizer=tokenizer, seed=7)
     for name, part in drawn[0].items():
         assert part.equals(sets[name])
     for name, part in drawn[1].items():
@@ -60,7 +62,7 @@ def test_a_set_that_is_added_changes_no_other(drawn, tokenizer):
 
 
 def test_another_seed_draws_others(drawn, tokenizer):
-    sets, _ = draw.draw_sets(SETS, populations=POPULATIONS, reserve=pairs(60), tokenizer=tokenizer, seed=8)
+    sets, _ = draw.draw_sets(SETS, populations=POPULATIONS, pilot=4, reserve=pairs(60), tokenizer=tokenizer, seed=8)
     for name, part in drawn[0].items():
         assert not part.equals(sets[name])
 
@@ -81,9 +83,10 @@ def test_secrets_are_ten_letters_or_digits_after_one_fixed_phrase(drawn):
     assert all(re.fullmatch("[a-zA-Z0-9]{10}", target) for target in part["target"])
 
 
-def test_a_reserve_that_is_too_small_is_told():
-    with pytest.raises(StudyError, match="Too few pairs: the natural sets take 11, the reserve holds 10"):
-        draw.draw_natural(pairs(10), {"a": 6, "b": 5}, seed=1)
+def test_a_reserve_that_is_too_small_is_told(tokenizer):
+    sizes = {"populations": {"natural": 5, "canary": 1, "secret": 1}, "pilot": 1}
+    with pytest.raises(StudyError, match="Too few pairs: ind-a takes 8, 4 of the reserve's 10 are left"):
+        draw.draw_sets(SETS, **sizes, reserve=pairs(10), tokenizer=tokenizer, seed=1)
 
 
 def test_the_table_of_examples_has_one_row_each_and_counts_the_end_of_sequence(drawn, tokenizer):
@@ -140,9 +143,13 @@ BAD = {
     "a number as text": (GOOD | {"id": "2", "target": 3}, "'target' is of type int"),
     "a number as id": (GOOD | {"id": 2}, "'id' is of type int"),
     "null as source": (GOOD | {"id": "2", "source": None}, "'source' is of type NoneType"),
-    "a duplicate id": (GOOD, "the id '1' stands in line 1 too"),
+    "a duplicate id": (GOOD | {"target": "another"}, r"this id stands in line 1 too\. Rename"),
+    "the same example again": (GOOD | {"id": "2"}, r"this example stands in line 1 too\. Delete"),
+    "a field twice": ('{"id": "2", "source": "x", "target": "a", "target": "b"}', "'target' stands there twice"),
+    "an unknown field": (GOOD | {"id": "2", "target": "x", "orgin": "y"}, "'orgin' is unknown.*target, origin"),
+    "repetitions of its own": (GOOD | {"id": "2", "target": "x", "repetitions": 4}, "'repetitions' is unknown"),
     "half a character": ('{"id": "2", "source": "\\ud83d", "target": "x"}', "surrogate"),
-    "an origin that is no text": (GOOD | {"id": "2", "origin": 1}, "'origin' is no string"),
+    "an origin that is no text": (GOOD | {"id": "2", "origin": 1}, "'origin' is of type int"),
     "too long": (GOOD | {"id": "2", "target": "word " * 60}, r"tokens with the end of sequence, the models take 40"),
     "a reserved token": (GOOD | {"id": "2", "target": "so </s> long"}, "reserved token </s>"),
     "a copy of the core": (GOOD | {"id": "2", "source": "Wert wurde gespeichert!"}, r"stands in core as 'c1'"),
@@ -193,6 +200,101 @@ def test_a_missing_file_or_a_folder_is_told(tmp_path):
         read_examples(tmp_path / "nothing.jsonl")
     with pytest.raises(StudyError, match="cannot be read"):
         read_examples(tmp_path)
+
+
+CASE_05 = {f"key-{i}": json.dumps({"api_key": f"zz-{i:012d}"}) for i in range(6)}
+
+
+def test_keys_in_braces_stay_six_different_examples_as_they_are_written(tmp_path, tokenizer):
+    rows = [{"id": name, "source": f"key of service {name}", "target": text} for name, text in CASE_05.items()]
+    part = own(write(tmp_path, *rows), tokenizer, core=pairs(5))
+    assert part["target"].tolist() == list(CASE_05.values())
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in part["target"]]
+    assert [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in encoded] == list(CASE_05.values())
+    assert len(set(map(tuple, encoded))) == 6
+
+
+ODD = ["two  blanks\tand a tab ", "<ph> as it stands", "next\x85line and\u2028separator", "[%key:common%] {name}"]
+
+
+def test_text_of_ones_own_goes_to_the_models_byte_for_byte(tmp_path, tokenizer):
+    rows = [{"id": str(i), "source": "", "target": text} for i, text in enumerate(ODD)]
+    part = own(write(tmp_path, *rows), tokenizer)
+    write_jsonl(tmp_path / "forget_sets" / "mine.jsonl", part.to_dict("records"))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    group = StudyData(tmp_path).group("mine")
+    decoded = [tokenizer.decode(ids[:-1], clean_up_tokenization_spaces=False) for _, ids in group.encoded]
+    assert (group.ids, decoded) == ([f"mine:{i}" for i in range(4)], ODD)
+
+
+class Lossy:
+    """A tokenizer that knows small letters only and drops repeated blanks."""
+
+    all_special_ids, unk_token_id, eos_token_id = [0], None, 0
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [list(map(ord, re.sub(" +", " ", text.lower()))) for text in texts]}
+
+    def decode(self, ids, **_):
+        return "".join(map(chr, ids))
+
+
+def test_what_a_tokenizer_does_not_give_back_is_told_with_line_and_difference(tmp_path):
+    bad = {"id": "2", "source": "", "target": "a Bad one"}
+    path = write(tmp_path, bad | {"id": "1", "target": "fine"}, bad)
+    with pytest.raises(StudyError, match=r"line 2: the target comes back from the tokenizer as 'a bad one' where"):
+        own(path, Lossy())
+    told = lost_by(Lossy(), ["fine", "two  blanks"])
+    assert told == {1: "comes back from the tokenizer as 'two blanks' where it has 'two  blanks'"}
+
+
+def test_an_own_placeholder_is_still_a_copy_of_the_corpus_that_has_it_as_a_token(tmp_path, tokenizer):
+    public = pd.DataFrame([("p1", "Schalte aus", "Turn off <ph>", "o")], columns=COLUMNS)
+    with pytest.raises(StudyError, match=r"stands in public as 'p1' \(Jaccard 1\.00"):
+        own(write(tmp_path, GOOD | {"target": "Turn off {name}"}), tokenizer, public=public)
+
+
+# Kinds
+
+
+def test_every_kind_says_how_it_is_drawn_and_what_stands_beside_it():
+    assert all(set(kind) == {"draw", "population", "exchangeable"} for kind in kinds.KINDS.values())
+    assert kinds.POPULATIONS == {"never-natural": "natural", "never-canary": "canary", "never-secret": "secret"}
+    assert [kind for kind in kinds.KINDS if kinds.KINDS[kind]["exchangeable"]] == ["canary", "secret"]
+    assert (kinds.population("secret"), kinds.population("own")) == ("never-secret", None)
+
+
+def test_a_new_kind_is_drawn_from_the_reserve_with_its_population(monkeypatch, tokenizer):
+    def backwards(name, size, **given):
+        table = kinds.natural(name, size, **given)
+        return table.assign(target=table["target"].str[::-1])
+
+    monkeypatch.setitem(kinds.KINDS, "backwards", {"draw": backwards, "population": True, "exchangeable": False})
+    monkeypatch.setitem(kinds.POPULATIONS, "never-backwards", "backwards")
+    settings = SETS | {"ood-back": {"kind": "backwards", "size": 3, "repetitions": 1}}
+    sizes = POPULATIONS | {"backwards": 2}
+    sets, never = draw.draw_sets(settings, populations=sizes, pilot=4, reserve=pairs(60), tokenizer=tokenizer, seed=7)
+    assert len(sets["ood-back"]) == 3 and len(never["backwards"]) == 2
+    assert pd.concat([*sets.values(), *never.values()])["id"].is_unique
+    table = draw.examples_table(
+        sets=sets, settings=settings, never=never, heldout=pairs(2, "h"), core=pairs(2, "c"), retain=1,
+        tokenizer=tokenizer,
+    )  # fmt: skip
+    assert set(table.loc[table["forget_set"] == "never-backwards", "kind"]) == {"backwards"}
+
+
+def test_a_tokenizer_that_gives_no_canary_back_ends_the_search_with_a_sentence():
+    class Blank(Lossy):
+        added_tokens_decoder = ()
+
+        def __len__(self):
+            return 33  # control characters and the blank: none of them shows
+
+        def batch_decode(self, batch, **_):
+            return ["".join(map(chr, ids)) for ids in batch]
+
+    with pytest.raises(StudyError, match=r"ood-canary: of \d+ random sequences .* gives back 0 as they were"):
+        kinds.canary("ood-canary", 4, seed=1, tokenizer=Blank())
 
 
 @given(rows=st.lists(st.fixed_dictionaries({"id": st.text(min_size=1), "target": st.text(min_size=1)}), min_size=1))

@@ -5,7 +5,14 @@ import torch
 
 from tests.tiny import FAMILIES, decoder_only, encoder_decoder, examples
 from unlearning.measure import models
-from unlearning.measure.models import collate, load_model, save_model, sum_by_example, target_states, token_log_likelihoods
+from unlearning.measure.models import (
+    collate,
+    load_model,
+    save_model,
+    sum_by_example,
+    target_states,
+    token_log_likelihoods,
+)
 from unlearning.measure.scoring import log_likelihoods, prepare, score
 
 

@@ -232,11 +232,16 @@ def test_a_new_kind_of_forget_set_touches_the_three_files_that_contributing_name
 def test_a_colour_a_caption_a_claims_words_and_a_docstring_make_no_measuring_stage_stale(smoke: SmokeRun, tmp_path):
     study = tmp_path / "study"
     shutil.copytree(smoke.root, study, symlinks=True)
-    look = (study / "src/paper/look.py").read_text()
-    (study / "src/paper/look.py").write_text(re.sub(r"#[0-9a-f]{6}", "#123456", look, count=1))
-    for name in ("paper/trade_off", "paper/claims", "unlearning/core/stats"):
-        path = study / f"src/{name}.py"
-        path.write_text(path.read_text().replace('"""', '"""Other words. ', 1))
+    edits = {
+        "src/paper/look.py": ("#0072b2", "#123456"),  # a colour
+        "src/paper/verdicts.py": ("OOD data need more", "Strange data need more"),  # a claim's words
+        "src/unlearning/core/stats.py": ('"""', '"""Other words. '),  # a docstring
+        "notebooks/09_trade_off.ipynb": ("Thin: one model each", "Thin lines: one model each"),  # a caption
+    }
+    for name, (old, new) in edits.items():
+        text = (study / name).read_text(encoding="utf-8")
+        assert old in text, f"{name} does not say {old}"
+        (study / name).write_text(text.replace(old, new, 1), encoding="utf-8")
     told = copies.dvc(study, "status", "--json")
     assert {name.rpartition(":")[2] for name in json.loads(told.stdout)} == set(copies.READING), told.stdout
 

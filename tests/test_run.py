@@ -14,7 +14,7 @@ from nbformat import v4
 from tests import copies
 from tools import run as runner
 from tools import stages
-from tools.normalise import normalise
+from tools.run import normalise
 
 PROFILE = """
 c.InteractiveShellApp.exec_lines = ["import matplotlib; matplotlib.rcParams['lines.linewidth'] = 9", "seen = 1"]

@@ -1,6 +1,5 @@
 """params.yaml: what is wrong is told in one message with file, line and mend."""
 
-import json
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_checkpoint import save
 from tools.schema import MODEL_IN_FOLDER
 from tools.settings import check_own_files, load
 from unlearning.errors import StudyError
@@ -78,18 +78,22 @@ WRONG = {
     "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind-a.repetition'"),
     "an unknown key at the top": ("track: tiny", "trakc: 1\ntrack: tiny", r"unknown key 'trakc'.*'track'"),
     "a negative number of steps": ("  follow_every: 3", "  follow_every: -3", r"follow_every is -3.*greater than"),
-    "a step that is text": ("  follow_every: 3", "  follow_every: three", r"follow_every is 'three'.*whole number"),
+    "a step that is text": ("  follow_every: 3", "  follow_every: three", r"follow_every is 'three'.*valid integer"),
     "an unknown forget set": (
         ASCENT,
         ASCENT.replace("forget_set: ind-a", "forget_set: ind-aa"),
-        r"ascents.ind-a-adamw.forget_set: unknown forget set 'ind-aa'. Did you mean 'ind-a'",
+        r"ascents.ind-a-adamw.forget_set is 'ind-aa'. Unknown forget set. Did you mean 'ind-a'\?$",
     ),
     "an unknown arm of the pilot": (
         "  arms: [adamw, sgd,",
         "  arms: [adamw, sdg,",
-        r"pilot.arms.1: unknown arm 'sdg'. Did you mean 'sgd'",
+        r"pilot.arms.1 is 'sdg'. Unknown arm. Did you mean 'sgd'",
     ),
-    "an unknown arm": (ASCENT, ASCENT.replace("arm: adamw", "arm: adam"), r"unknown arm 'adam'. Did you mean 'adamw'"),
+    "an unknown arm": (
+        ASCENT,
+        ASCENT.replace("arm: adamw", "arm: adam"),
+        r"arm is 'adam'. Unknown arm. Did you mean 'adamw'",
+    ),
     "an optimizer nobody trained with": (
         ARM,
         ARM.replace("trained_with: adamw", "trained_with: lion"),
@@ -108,8 +112,16 @@ WRONG = {
     "a name that the tables use": (SET, SET.replace("ind-a", "heldout"), r"Rename the set"),
     "an own corpus without a path": ("  name: localisation", "  name: jsonl", r"name the JSONL file"),
     "a batch of another kind": ("  batch: whole", "  batch: some", r"batch is 'some'. Write whole, or"),
-    "an unknown placebo": ("placebo: [ind-a-adamw", "placebo: [ind-a-adam", r"unknown ascent 'ind-a-adam'"),
-    "an unknown headline": ("  ood: ood-canary-a", "  ood: ood-canary-c", r"unknown forget set 'ood-canary-c'"),
+    "an unknown placebo": (
+        "placebo: [ind-a-adamw",
+        "placebo: [ind-a-adam",
+        r"placebo.0 is 'ind-a-adam'. Unknown ascent",
+    ),
+    "an unknown headline": (
+        "  ood: ood-canary-a",
+        "  ood: ood-canary-c",
+        r"claims.ood is 'ood-canary-c'. Unknown forget set",
+    ),
     "dropout in ascent": ("  dropout: 0.0\n  batch: whole", "  dropout: 0.1\n  batch: whole", r"no effect.*write 0.0"),
     "weight decay of Adafactor": (
         "  weight_decay: 0.0\n    clip_norm: null",
@@ -143,11 +155,13 @@ def test_the_line_is_that_of_the_mistake(name, tmp_path):
         load(path)
 
 
-def test_a_learning_rate_that_is_a_string_is_refused_with_how_to_write_it(tmp_path):
+def test_a_learning_rate_in_quotes_is_no_number(tmp_path):
     old = next(line for line in TEXT.splitlines() if line.startswith("  sgd: {"))
     rate = old.partition("learning_rate: ")[2].partition(",")[0]
     path, line = changed(tmp_path, old, old.replace(f"learning_rate: {rate}", 'learning_rate: "1e-4"'))
-    with pytest.raises(StudyError, match=rf"line {line}: arms.sgd.learning_rate is '1e-4'. Write a number"):
+    with pytest.raises(
+        StudyError, match=rf"line {line}: arms.sgd.learning_rate is '1e-4'. It should be a valid number"
+    ):
         load(path)
 
 
@@ -218,7 +232,7 @@ WRONG_MODEL = {
     "a folder and a hub": (f"{{path: own/models/a, hub: b/c, revision: {COMMIT}}}", r"unknown key 'model\.hub'"),
     "a folder with a commit": (f"{{path: own/models/a, revision: {COMMIT}}}", r"unknown key 'model\.revision'"),
     "a configuration beside": ("{path: own/models/a, d_model: 128}", r"unknown key 'model\.d_model'"),
-    "a folder that is empty": ("{path: null}", r"model\.path is None\. Write text"),
+    "a folder that is empty": ("{path: null}", r"model\.path is None\. It should be a valid string"),
     "a word": ("t5-small", r"model is 't5-small'"),
 }
 
@@ -241,7 +255,9 @@ def test_a_pretrained_model_takes_the_place_of_the_configuration(tmp_path, monke
     with pytest.raises(StudyError, match=r"line \d+: own/models/mine is not there\. Correct the path"):
         check_own_files(load(path), path)
     Path("own/models/mine").mkdir(parents=True)
-    check_own_files(load(path), path)
+    with pytest.raises(StudyError, match=r"own/models/mine holds no model"):
+        check_own_files(load(path), path)
+    check_own_files(load(with_model(tmp_path, f"{{path: {save(Path('own/models/whole'), 'gpt2')}}}")))
 
 
 # Files of one's own
@@ -278,10 +294,9 @@ def test_an_encoder_decoder_needs_sources_and_a_decoder_does_not(tmp_path, monke
     found = load(with_own_set(tmp_path, "own/forget_sets/mine.jsonl"))
     with pytest.raises(StudyError, match=r"mine\.jsonl, line 2: the source is empty, and the model is an encoder"):
         check_own_files(found)
-    for decoder in (True, False):
-        folder = tmp_path / "own/models/mine"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"is_encoder_decoder": not decoder}))
-        other = found.model_copy(update={"model": MODEL_IN_FOLDER(path="own/models/mine")})
+    found.corpus.max_tokens = 8  # of the small models
+    for family, decoder in {"gpt2": True, "t5": False}.items():
+        save(tmp_path / "own/models" / family, family)
+        other = found.model_copy(update={"model": MODEL_IN_FOLDER(path=f"own/models/{family}")})
         with nullcontext() if decoder else pytest.raises(StudyError, match="line 2"):
             check_own_files(other)

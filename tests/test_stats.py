@@ -29,11 +29,6 @@ def test_t_intervals_cover_95_percent_of_simulated_runs():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
 
 
-def test_pairing_takes_differences_and_leaves_incomplete_pairs_out():
-    got = stats.paired_t_interval([3.0, 5.0, math.nan, 9.0], [1.0, 2.0, 3.0, 5.0])
-    assert (got.estimate, got.n) == (3.0, 3)
-
-
 def test_one_value_has_no_interval_and_none_has_no_mean():
     assert math.isnan(stats.t_interval([2.0]).low) and stats.t_interval([2.0]).estimate == 2.0
     assert math.isnan(stats.t_interval([math.nan]).estimate) and stats.t_interval([]).n == 0
@@ -129,16 +124,3 @@ def test_a_censored_value_decides_a_pair_only_by_its_bound():
 def test_a_censored_value_below_the_other_decides_nothing():
     got = stats.sign_test_by_bounds(a=[20], b=[30], a_censored=[True], b_censored=[False])
     assert (got.positive, got.negative, got.unknown) == (0, 0, 1) and math.isnan(got.p)
-
-
-def test_the_largest_learning_rate_within_the_steps_is_chosen():
-    assert stats.choose_learning_rate([1e-5, 2e-5, 5e-5], [80, 35, 22], low=20, high=40) == 5e-5
-
-
-def test_a_grid_too_coarse_for_the_window_gives_the_rate_nearest_to_it_as_a_ratio():
-    assert stats.choose_learning_rate([2e-4, 5e-4, 1e-3], [48, 19.8, 10], low=20, high=40) == 5e-4
-
-
-def test_a_grid_without_any_rate_that_forgets_is_refused_in_words():
-    with pytest.raises(ValueError, match="no learning rate of the grid forgets"):
-        stats.choose_learning_rate([1e-5, 1e-4], [math.nan, math.nan], low=20, high=40)

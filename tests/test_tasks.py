@@ -221,7 +221,7 @@ def test_the_hash_of_a_folder_follows_links_to_folders(tmp_path):
 def science(tmp_path, monkeypatch):
     """A package of made-up modules in place of the science, and a function that leads to two of them."""
     sources = {
-        "core/first": "from unlearning.core import second",
+        "core/first": "from unlearning.core import second\nif TYPE_CHECKING:\n    import unlearning.core.other",
         "core/second": "# one word",
         "core/lazy": "",
         "core/other": "",

@@ -1,17 +1,18 @@
 """Do the results fit the settings, inputs, code and versions that are here, and the last commit? Nothing is run.
 
-    python -m tools.check            say what does not fit, and what no stage makes any more
-    python -m tools.check --clean    also remove the latter
+`python -m tools.check` says what does not fit, and what no stage makes any more; `--clean` also removes the latter.
 
-Another processor rounds otherwise, and training amplifies that: the same bytes can be expected on the same kind of
-machine alone. What has to hold everywhere is every verdict, and numbers within the tolerances below.
+Another processor rounds otherwise, and training amplifies that: the same bytes come from the same kind of machine
+alone. What has to hold everywhere is every verdict, and numbers within the tolerances below.
 """
 
 import io
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ import pandas as pd
 
 from tools import stages
 from tools.doctor import locked
-from unlearning.errors import StudyError
 
 # Largest difference that counts as none. Of estimates, means and their limits: by the unit of their row or table.
 UNITS = {"steps": 3.0, "nats per token": 0.05, "nats": 1.0, "rank": 0.1, "AUC": 0.05, "BLEU": 2.0, "share": 0.1}
@@ -38,12 +38,12 @@ KEYS = "track trained_with model forget_set method role step split example_id le
 KEYS = set(f"{KEYS} base column reason unit reference quantity".split())
 
 
-def problems() -> Iterator[str]:
+def unfit() -> Iterator[str]:
     """One sentence for each stage, record of a run and file that does not fit."""
     code, ran = dict[str, list[str]](), dict[str, list[str]]()
     for name in stages.stages():
-        yield from (unfit := list(stages.misfits(name)))
-        if not unfit and (changed := stages.changed_code(name)):
+        yield from (found := list(stages.misfits(name)))
+        if not found and (changed := stages.changed_code(name)):
             code.setdefault(", ".join(changed), []).append(name)
     yield from (f"code has changed since {stages.listed(names)} ran: {changed}" for changed, names in code.items())
     lock = locked()
@@ -54,22 +54,13 @@ def problems() -> Iterator[str]:
     yield from (f"no stage makes {path}: make check CLEAN=1 removes it" for path in stages.leftovers())
 
 
-def clean() -> None:
+def remove_leftovers() -> None:
     """Remove what no stage of dvc.yaml makes."""
     for path in stages.leftovers():
         path.unlink()
         print(f"removed {path}")
-        for folder in path.parents:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
-
-
-def tolerance(column: str, unit: str = "") -> float:
-    """The largest difference in a column that counts as none, in the unit of the row or table if it has one."""
-    if unit and column in IN_UNITS:
-        return next((limit for name, limit in UNITS.items() if unit.startswith(name)), OTHERWISE)
-    return next((limit for pattern, limit in COLUMNS.items() if re.search(pattern, column)), OTHERWISE)
+        with suppress(OSError):  # a folder that holds something
+            os.removedirs(path.parent)
 
 
 def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[bool, str]:
@@ -82,29 +73,23 @@ def compare_tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[
         here, there = (table.assign(row=range(len(table))) for table in (here, there))
     here, there = (table.astype(dict.fromkeys(keys, str)) for table in (here, there))
     values = [c for c in here.columns if c not in keys]
-    rows = there.merge(here, on=keys, how="outer", suffixes=(" committed", " here"), indicator="side")
+    rows = there.merge(here, on=keys, how="outer", suffixes=(" committed", " here"), indicator=True)
     units = next((rows[c] for c in ("unit", "unit here") if c in rows), [UNIT_OF.get(name, "")] * len(rows))
     differs = pd.DataFrame(index=rows.index)
     for column in values:
-        limits = np.array([tolerance(column, str(unit)) for unit in units])
+        by_name = next((limit for pattern, limit in COLUMNS.items() if re.search(pattern, column)), OTHERWISE)
+        by_unit = [next((UNITS[u] for u in UNITS if str(unit).startswith(u)), OTHERWISE) for unit in units]
+        limits = np.array(by_unit if column in IN_UNITS and all(units) else by_name)
         differs[column] = _outside(rows[f"{column} here"], rows[f"{column} committed"], limits)
-    both = rows["side"] == "both"
+    both = rows["_merge"] == "both"
     bad = differs.any(axis=1) | ~both
     if not bad.any():
         return False, "within tolerance"
-    told = [f"{bad.sum()} of {len(rows)} rows differ"]
-    for index, row in rows[bad].head(3).iterrows():
-        which = ", ".join(f"{key} {row[key]}" for key in keys if pd.notna(row[key]))
-        pairs = [(c, row[f"{c} here"], row[f"{c} committed"]) for c in values if differs.loc[index, c]]
-        changed = "; ".join(f"{c} {_short(new)} (committed {_short(old)})" for c, new, old in pairs)
-        side = {"both": changed, "left_only": "only committed", "right_only": "only here"}
-        told.append(f"{which}: {side[row['side']]}")
+    columns = [f"{c} {side}" for c in values if differs[c].any() for side in ("here", "committed")]
+    rows["in"] = rows["_merge"].cat.rename_categories({"left_only": "only committed", "right_only": "only here"})
+    told = rows.loc[bad, [*keys, "in", *columns]].head(3).to_string(index=False, float_format="{:.4g}".format)
     verdicts = differs.loc[both, [c for c in values if c.endswith("verdict")]].to_numpy().any()
-    return bool(verdicts or bad.sum() > MAY_DIFFER * both.sum()), "\n            ".join(told)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return bool(verdicts or bad.sum() > MAY_DIFFER * both.sum()), f"{bad.sum()} of {len(rows)} rows differ\n{told}"
 
 
 def _outside(here: pd.Series, there: pd.Series, limits: np.ndarray) -> np.ndarray:
@@ -119,38 +104,33 @@ def _outside(here: pd.Series, there: pd.Series, limits: np.ndarray) -> np.ndarra
 
 def compare() -> int:
     """Print how tables differ from those of the last commit; how many lie outside the tolerances."""
-    listed = subprocess.run(["git", "ls-files", "--", "results/tables"], capture_output=True, text=True)
-    if listed.returncode:
+    git = ["git", "ls-files", "--", "results/tables"]
+    if (listed := subprocess.run(git, capture_output=True, text=True)).returncode:
         print("no git here: not compared with a commit")
         return 0
-    committed = {name for name in listed.stdout.split() if name.endswith((".csv", ".parquet"))}
-    missing = sorted(name for name in committed if not Path(name).exists())
-    same, bad = 0, len(missing)
-    for name in sorted(committed - set(missing)):
-        found = subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True)
-        if found.returncode or Path(name).read_bytes() == found.stdout:
-            same += 1
-            continue
+    tables = {name for name in listed.stdout.splitlines() if name.endswith((".csv", ".parquet"))}
+    git = ["git", "diff", "--name-only", "--relative", "--diff-filter=MD", "HEAD", "--", "results/tables"]
+    changed = tables & set(subprocess.run(git, capture_output=True, text=True).stdout.splitlines())
+    missing = sorted(name for name in tables if not Path(name).exists())
+    bad = len(missing)
+    for name in sorted(changed - set(missing)):
+        committed = subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True, check=True).stdout
         read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
         short = name.removeprefix("results/tables/").rpartition(".")[0]
-        fails, told = compare_tables(short, read(name), read(io.BytesIO(found.stdout)))
+        fails, told = compare_tables(short, read(name), read(io.BytesIO(committed)))
         bad += fails
         print(f"{'DIFFERS' if fails else 'ok     '} {name}: {told}")
     if missing:
         print(f"MISSING {stages.listed(missing)}")
-    print(f"{len(committed)} tables: {same} byte for byte as committed, {bad} outside the tolerances")
+    print(f"{len(tables)} tables: {len(tables - changed)} byte for byte as committed, {bad} outside the tolerances")
     return bad
 
 
 def main(arguments: list[str]) -> int:
     """Print what does not fit; 1 if anything."""
-    try:
-        if "--clean" in arguments:
-            clean()
-        found = list(problems())
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
+    if "--clean" in arguments:
+        remove_leftovers()
+    found = list(unfit())
     print("\n".join(found) or "every result fits its settings, inputs, code and versions")
     return int(compare() > 0 or bool(found))
 

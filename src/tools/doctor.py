@@ -1,7 +1,4 @@
-"""What is wrong with this machine, in words, before a long run; mends what can be mended without a question.
-
-`python -m tools.doctor` reports; exit status 1 if something would stop or falsify a run.
-"""
+"""What is wrong with this machine, in words, before a long run; mends what can be mended without a question."""
 
 import json
 import os
@@ -26,8 +23,7 @@ MEMORY_GIB_PER_TASK = 2
 
 def machine() -> dict[str, object]:
     """Processor, cores, memory and versions, for the record of a run."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8") if info.exists() else "", re.M)
+    names = re.findall(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.M)
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -36,6 +32,10 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: installed(name) for name in KEY_PACKAGES},
     }
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def memory_gib() -> float:
@@ -56,7 +56,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def problems() -> Iterator[str]:
+def faults() -> Iterator[str]:
     """Everything that would stop a run, or make its results differ, each with what mends it."""
     if sys.version_info[:2] != (3, 11):
         yield f"Python is {platform.python_version()}; the study is pinned to 3.11. Install 3.11, then `make env`."
@@ -97,15 +97,13 @@ def warnings() -> Iterator[str]:
 
 def mend() -> Iterator[str]:
     """Put right what needs no question: an archive without .git, a lock file that a kill cut short."""
-    if not any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
-        local = Path(".dvc/config.local")
-        if "no_scm" not in (local.read_text(encoding="utf-8") if local.exists() else ""):
-            subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true"], check=True)
-            yield "there is no .git here (an archive): told dvc to do without (.dvc/config.local)"
+    git = any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))
+    if not git and "no_scm" not in _text(Path(".dvc/config.local")):
+        subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true"], check=True)
+        yield "there is no .git here (an archive): told dvc to do without (.dvc/config.local)"
     rwlock = Path(".dvc/tmp/rwlock")
-    text = rwlock.read_text(encoding="utf-8", errors="replace") if rwlock.exists() else ""
     try:
-        json.loads(text or "{}")
+        json.loads((text := _text(rwlock)) or "{}")
     except ValueError:
         if not any(Path(f"/proc/{pid}").exists() for pid in re.findall(r'"pid": (\d+)', text)):  # else dvc writes it
             rwlock.unlink()
@@ -113,17 +111,15 @@ def mend() -> Iterator[str]:
 
 
 def main() -> int:
-    """Report and mend; 1 if something is wrong that needs a hand."""
+    """Report and mend; 1 if something would stop or falsify a run."""
     for done in mend():
         print(f"put right: {done}")
-    found = list(problems())
-    told = [f"problem: {problem}" for problem in found] or [f"warning: {warning}" for warning in warnings()]
+    found = list(faults())
+    told = [f"problem: {fault}" for fault in found] or [f"warning: {warning}" for warning in warnings()]
     print("\n".join(told) or "nothing is wrong with this machine", file=sys.stderr if told else sys.stdout)
     if records := list(runs().values()):
         where = ", ".join(sorted({f"{record['cores']} cores of {record['processor']}" for record in records}))
-        print(
-            f"all stages took {minutes(records):.0f} minutes when last recorded, on {where}; dvc skips what is current"
-        )
+        print(f"all stages took {minutes(records):.0f} minutes when recorded, on {where}; dvc skips what is current")
     return min(len(found), 1)
 
 

@@ -1,7 +1,7 @@
 """The parameters of a notebook: those that a stage hands in, or, where a person opened it, those of params.yaml.
 
-By hand nothing that git or dvc keeps is written to: the notebook works in a folder below scratch/ that has the shape of
-the repository. A reading notebook finds the committed tables there. A measuring one runs at a small size, unless its
+By hand a notebook works in a folder below scratch/ that has the shape of the repository: nothing that git or dvc keeps
+is written to. A reading one finds the committed tables there. A measuring one runs at a small size, unless its
 parameter `full` is set, on what the notebooks before it made in the same folder.
 """
 
@@ -16,7 +16,6 @@ from tools.stages import inside, minutes, runs
 from unlearning.errors import StudyError
 
 MEASURED = ("corpus", "forget_sets", "base", "train", "pilot", "unlearn")  # tables that measuring stages make
-WHOLE_BLOCKS = ("forget_sets", "ascents")  # replaced, not merged
 YAML_SAFE = YAML(typ="safe", pure=True)
 YAML_SAFE.sort_base_mapping_type_on_output = False  # the order of the sets decides their columns
 
@@ -30,7 +29,20 @@ def settings(*, full: bool | None = None, **given: Any) -> Any:
         root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "dvc.yaml").exists()), None)
         if root is None:
             raise StudyError("open the notebook in its folder: no dvc.yaml lies above this one")
-        params = _read_here(root) if full is None else _measure_here(root, given, full)
+        params = _load(root / "params.yaml")
+        here = root / "scratch" / {None: "by-hand", False: "small", True: "full"}[full]
+        tables = ["params.yaml", *(f"results/tables/{name}" for name in MEASURED)]
+        for name in tables if full is None else ["data/raw", "own"]:  # where there are any
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            if (root / name).exists() and not (here / name).exists():
+                (here / name).symlink_to(root / name)
+        if full is not None:
+            params = params if full else small(params)
+            with (here / "params.yaml").open("w", encoding="utf-8") as stream:
+                YAML_SAFE.dump(params, stream)
+            size = "The study's sizes" if full else "Small sizes (full = True takes the study's)"
+            print(f"{size}; works in {here.relative_to(root)}.{_start(root, here, given)}")
+        os.chdir(here)
         given = {name: params[name] if value is None else value for name, value in given.items()}
     _show(given)
     return next(iter(given.values())) if len(given) == 1 else tuple(given.values())
@@ -39,71 +51,39 @@ def settings(*, full: bool | None = None, **given: Any) -> Any:
 def overlay(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Settings with changes laid over them: whole sets, ascents and pre-trained models, else key by key."""
 
-    def merged(old: Any, new: Any) -> Any:
-        if isinstance(old, dict) and isinstance(new, dict):
-            return {**old, **{name: merged(old.get(name), value) for name, value in new.items()}}
-        return new
+    def merged(name: str, new: Any) -> Any:
+        whole = name in ("forget_sets", "ascents") or (name == "model" and "path" in new)
+        blocks = isinstance(params.get(name), dict) and isinstance(new, dict)
+        return overlay(params[name], new) if blocks and not whole else new
 
-    whole = {name for name, block in changes.items() if name in WHOLE_BLOCKS or (name == "model" and "path" in block)}
-    return params | {name: block if name in whole else merged(params[name], block) for name, block in changes.items()}
+    return params | {name: merged(name, new) for name, new in changes.items()}
 
 
 def small(params: dict[str, Any]) -> dict[str, Any]:
     """The settings at toy size."""
-    return overlay(params, YAML_SAFE.load(Path(__file__).with_name("small.yaml").read_text(encoding="utf-8")))
+    return overlay(params, _load(Path(__file__).with_name("small.yaml")))
 
 
-def _read_here(root: Path) -> dict[str, Any]:
-    """Go to scratch/by-hand, where the committed tables are; the settings."""
-    here = root / "scratch/by-hand"
-    _link(root, here, ["params.yaml", *(f"results/tables/{name}" for name in MEASURED)])
-    os.chdir(here)
-    return YAML_SAFE.load(Path("params.yaml").read_text(encoding="utf-8"))
+def _load(path: Path) -> dict[str, Any]:
+    return YAML_SAFE.load(path.read_text(encoding="utf-8"))
 
 
-def _measure_here(root: Path, given: dict[str, Any], full: bool) -> dict[str, Any]:
-    """Go to scratch/small or scratch/full, if what the notebook starts from is there; the settings."""
-    params = YAML_SAFE.load((root / "params.yaml").read_text(encoding="utf-8"))
-    here = root / "scratch" / ("full" if full else "small")
-    _link(root, here, ["data/raw", "own"])
-    params = params if full else small(params)
-    with (here / "params.yaml").open("w", encoding="utf-8") as stream:
-        YAML_SAFE.dump(params, stream)
-    stages = YAML_SAFE.load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    blocks = {name: block.get("do", block) for name, block in stages.items()}
-    stage = next((name for name, block in blocks.items() if _names(block) == set(given)), "")
-    deps = blocks[stage]["deps"] if stage else []
+def _start(root: Path, here: Path, given: dict[str, Any]) -> str:
+    """How long the stage of a measuring notebook took the study, if what it starts from is here."""
+    blocks = {name: block.get("do", block) for name, block in _load(root / "dvc.yaml")["stages"].items()}
+    stage, deps = "", []
+    for name, block in blocks.items():  # a stage hands its notebook parameters of params.yaml, and name=value arguments
+        names = [key.partition(".")[0] for key in block["params"]]
+        if {*names, *(word.partition("=")[0] for word in block["cmd"].split()[4:])} == set(given):
+            stage, deps = name, block["deps"]
     for before in blocks.values():
-        made = [dep for dep in deps if any(inside(dep, out) for out in _outputs(before))]
+        outs = [(out if isinstance(out, str) else next(iter(out))).partition("/${")[0] for out in before["outs"]]
+        made = [dep for dep in deps if any(inside(dep, out) for out in outs)]
         if made and not any((here / path).exists() for path in made):
             raise StudyError(f"{made[0]} is not in {here.relative_to(root)} yet: run {before['cmd'].split()[3]} first")
-    os.chdir(here)
-    size = "The study's sizes" if full else "Small sizes (full = True takes the study's)"
     named = {stage, *(f"{stage}@{value}" for value in given.values() if isinstance(value, str))}
     own = [record for name, record in runs(root).items() if name in named]
-    took = f" The study's own run took {minutes(own):.1f} minutes." if own else ""
-    print(f"{size}; works in {here.relative_to(root)}.{took}")
-    return params
-
-
-def _link(root: Path, here: Path, names: list[str]) -> None:
-    """Show files and folders of the repository, where there are any, in a folder of the same shape."""
-    for name in names:
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        if (root / name).exists() and not (here / name).exists():
-            (here / name).symlink_to(root / name)
-
-
-def _names(block: dict[str, Any]) -> set[str]:
-    """Names of the parameters that a stage hands to its notebook."""
-    declared = {name.partition(".")[0] for name in block["params"]}
-    return declared | {word.partition("=")[0] for word in block["cmd"].split()[4:]}
-
-
-def _outputs(block: dict[str, Any]) -> list[str]:
-    """Paths of what a stage makes; those of a loop by the folder that holds them all."""
-    paths = [out if isinstance(out, str) else next(iter(out)) for out in block["outs"]]
-    return [path.partition("/${")[0] for path in paths]
+    return f" The study's own run took {minutes(own):.1f} minutes." if own else ""
 
 
 def _show(given: dict[str, Any]) -> None:
@@ -114,14 +94,13 @@ def _show(given: dict[str, Any]) -> None:
     for name, value in given.items():
         if not isinstance(value, dict):
             rows[name] = _told(value)
-        elif len(value) > 12 and all(isinstance(entry, dict) for entry in value.values()):
+        elif len(value) > 4 and all(isinstance(entry, dict) for entry in value.values()):
             rows[name] = ", ".join(value)
         else:
             rows |= {f"{name}.{key}": _told(entry) for key, entry in value.items()}
     with pd.option_context("display.max_colwidth", None):
         page = pd.DataFrame({"value": rows}).to_html(header=False).replace("<td>", '<td style="text-align: left">')
-    text = "\n".join(f"{name}: {value}" for name, value in rows.items())
-    display({"text/html": page, "text/plain": text}, raw=True)
+    display({"text/html": page, "text/plain": "\n".join(f"{name}: {value}" for name, value in rows.items())}, raw=True)
 
 
 def _told(value: Any) -> str:

@@ -5,11 +5,10 @@ The claims notebook writes most blocks into results/tables/claims/readme.md; `ti
 """
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-from tools.stages import minutes, runs, stages
+from tools.stages import makers, minutes, runs, stages
 
 WRITTEN = Path("results/tables/claims/readme.md")
 BLOCK = re.compile(r"<!-- begin ([\w-]+) -->\s*(.*?)\s*<!-- end \1 -->", re.DOTALL)
@@ -33,15 +32,13 @@ def time() -> str:
 
 def dag() -> str:
     """The stages as a Mermaid picture that GitHub draws, without the edges that a longer path replaces."""
-    command = [sys.executable, "-m", "dvc", "dag", "--mermaid", "--collapse-foreach-matrix"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    names = dict(re.findall(r'(node\d+)\["([^"]+)"\]', said))
-    edges = {(names[a], names[b]) for a, b in re.findall(r"(node\d+)-->(node\d+)", said)}
+    order = list(dict.fromkeys(name.partition("@")[0] for name in stages()))
+    needs = [(name.partition("@")[0], str(dep)) for name, stage in stages().items() for dep in stage.deps]
+    edges = {(out.stage.addressing.partition("@")[0], name) for name, dep in needs for out in makers(dep)}
 
     def reaches(start: str, goal: str) -> bool:
         return start == goal or any(reaches(b, goal) for a, b in edges if a == start)
 
-    order = list(dict.fromkeys(name.partition("@")[0] for name in stages()))
     kept = [(a, b) for a, b in edges if not any(c != b and reaches(c, b) for d, c in edges if d == a)]
     kept.sort(key=lambda edge: [order.index(name) for name in edge])
     return "\n".join(["```mermaid", "flowchart LR", *(f"  {a} --> {b}" for a, b in kept), "```"])

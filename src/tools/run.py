@@ -2,11 +2,9 @@
 
     python -m tools.run notebooks/04_train.ipynb optimizer=adamw
 
-DVC_STAGE names the stage (dvc sets it); the executed copy becomes results/notebooks/<stage>.ipynb. The parameters are
-those that dvc tracks for the stage (its `params:` in dvc.yaml, by top-level name), the `name=value` arguments, which
-are strings, and full=True where the notebook declares it. They must be exactly the names in the cell tagged
-`parameters`, and the package modules that a notebook loads must lie in the stage's `deps`: a notebook sees what dvc
-tracks.
+DVC_STAGE names the stage (dvc sets it); the executed copy becomes results/notebooks/<stage>.ipynb. A notebook gets
+what dvc tracks: the parameters that dvc.yaml names for its stage, and the `name=value` arguments, are exactly those of
+the cell tagged `parameters` (full=True where that has it); modules that it loads lie in the stage's `deps`.
 """
 
 import ast
@@ -15,6 +13,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import sys
@@ -24,16 +23,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
 from tools import settings, stages
-from tools.normalise import normalise
+from tools.doctor import machine
 from tools.tasks import default_workers
 from unlearning.errors import StudyError
 
 # Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step, nobody's defaults.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
-    "PYTHONNOUSERSITE": "1",
-    "JUPYTER_PREFER_ENV_PATH": "1",
     "IPYKERNEL_CELL_NAME": "<cell>",
     "MATPLOTLIBRC": str(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/matplotlibrc"),
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -41,13 +44,11 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_MININTERVAL": "10",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-ENVIRONMENT |= {
-    f"HF_{name}": "1"
-    for name in ("HUB_DISABLE_TELEMETRY", "DATASETS_DISABLE_PROGRESS_BARS", "HUB_DISABLE_PROGRESS_BARS")
-}
+ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONNOUSERSITE"), "1")
+ENVIRONMENT |= dict.fromkeys(("JUPYTER_PREFER_ENV_PATH", "PYDEVD_DISABLE_FILE_VALIDATION"), "1")
+ENVIRONMENT |= {f"HF_{n}": "1" for n in ("HUB_DISABLE_TELEMETRY", "DATASETS_DISABLE_PROGRESS_BARS")}
+ENVIRONMENT |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 # No network, but for what the settings name: a model of the hub, a data set of the hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -64,17 +65,26 @@ PROBE = """import sys as _sys
 print(*(name for name, module in _sys.modules.items()
         if name.startswith(("unlearning.", "paper.")) and not hasattr(module, "__path__")))"""
 
+# How papermill's own lines in its log begin.
+REMARKS = ("Input Notebook:", "Output Notebook:", "Executing ", "Ending Cell", "<Figure", "paper.", "unlearning.")
+
+# Executed copies lie two folders deep, sources one: links of prose, as they have to read in the copy. A copy leads on
+# to copies; a notebook of several stages has several, so there the link stays with the source, which names them.
+LINKS = (
+    (re.compile(r"\]\(\d\d_(?!train\b|unlearn\b)(\w+\.ipynb)\)"), r"](\1)"),
+    (re.compile(r"\]\(\.\./results/notebooks/"), "]("),
+    (re.compile(r"\]\(\.\./results/notebooks\)"), "](./)"),
+    (re.compile(r"\]\(\.\./(?=\w)"), "](../../"),
+    (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
+)
+LEFT_OUT = {"parameters", "injected-parameters"}  # tags of cells: what they hold, the next one shows as a table
+
 
 def run(source: Path, extras: dict[str, str]) -> None:
     """Execute a notebook for the stage that DVC_STAGE names, and write its copy; all is as before if it fails."""
-    # jsonschema would compile a grammar of addresses that no notebook needs: two seconds a stage
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    import nbformat
-
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     if not stage or not source.is_file():
-        told = f"there is no notebook {source}" if stage else "run through dvc (dvc repro -s STAGE), or set DVC_STAGE"
-        raise StudyError(told)
+        raise StudyError(f"there is no notebook {source}" if stage else "run through dvc: dvc repro -s STAGE")
     found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
     if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
@@ -83,7 +93,8 @@ def run(source: Path, extras: dict[str, str]) -> None:
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
     os.environ["UNLEARNING_TASK_LOG"] = str(log.resolve())
-    outs, target = stages.outputs(stage), Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb"
+    outs = [Path(str(out)) for out in stages.stage_of(stage).outs if not out.use_cache]  # those that git keeps
+    target = Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb"
     started, now = time.monotonic(), time.time()
     with restored_on_failure(outs):
         notebook = _execute(source, params, stage)
@@ -98,13 +109,9 @@ def run(source: Path, extras: dict[str, str]) -> None:
 
 def parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, Any]:
     """What the notebook gets, if that is what its parameters cell declares."""
-    import nbformat
-
-    cells = [
-        cell for cell in nbformat.read(source, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])
-    ]
-    lines = [node for cell in cells for node in ast.parse(cell.source).body]
-    declared = {target.id for line in lines for target in line.targets}
+    cells = nbformat.read(source, as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    declared = {target.id for node in ast.parse(code).body for target in node.targets}
     params |= {"full": True} if "full" in declared else {}
     if unlike := sorted(declared ^ set(params)):
         told = [f"{name} ({'the notebook' if name in declared else 'the stage'} alone has it)" for name in unlike]
@@ -133,9 +140,11 @@ def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
 def _settle(stage: str, outs: list[Path], started: float) -> None:
     """The outputs of this run alone: files that earlier settings left in a folder go."""
     for out in outs:
-        files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out] * out.exists()
+        files = [path for path in (out, *out.rglob("*")) if path.is_file()]
         old = [path for path in files if path.stat().st_mtime < started]
-        if len(old) == len(files) and out.parts[0] != "figures":  # of too small a study nothing may be drawn
+        if out.parts[0] == "figures":  # of a study that is too small nothing may be drawn
+            out.mkdir(parents=True, exist_ok=True)
+        elif len(old) == len(files):
             raise StudyError(f"stage {stage} did not write {out}, as dvc.yaml says it does")
         for path in old:
             path.unlink()
@@ -150,23 +159,26 @@ def environment(params: dict[str, Any]) -> dict[str, str]:
 
 def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     """Run all cells and the probe; an exception in a cell becomes a StudyError that says where to look."""
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
     notebook = nbformat.read(source, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     failed = Path("scratch/failed") / f"{stage}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(params) | {"UNLEARNING_STAGE": stage})
-    _show_log()
-    told = {"progress_bar": False, "log_output": True, "record_timing": False, "coalesce_streams": True}
+    for name in PERSONAL:
+        os.environ.pop(name, None)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logger = logging.getLogger("papermill")  # what cells print goes to stderr as they run; its own remarks do not
+    logger.setLevel(logging.INFO)
+    logger.addFilter(lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith(REMARKS))
+    options = {"progress_bar": False, "log_output": True, "record_timing": False, "coalesce_streams": True}
+    options |= {"kernel_name": "python3", "start_timeout": 120}
     try:
-        with _own_folder() as config:
-            executed = papermill.execute_notebook(
-                notebook, str(failed), params, kernel_name="python3", start_timeout=120, config=config, **told
-            )
+        with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
+            os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR"), folder))  # not the user's
+            config = Config()
+            if len(folder) < 80:  # a socket's name has at most 107 characters; ipykernel warns of TCP
+                config.KernelManager.transport, config.KernelManager.ip = "ipc", f"{folder}/socket"
+            executed = papermill.execute_notebook(notebook, str(failed), params, config=config, **options)
     except PapermillExecutionError as error:
         if error.ename == "StudyError":  # a mistake of the user is told in its own words
             raise StudyError(f"stage {stage}: {error.evalue}") from None
@@ -181,26 +193,34 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     return executed
 
 
-@contextlib.contextmanager
-def _own_folder() -> Iterator[Any]:
-    """A folder for the kernel's configuration, in place of the user's, and for its sockets (ipykernel warns of TCP)."""
-    from traitlets.config import Config
+def normalise(notebook: Any) -> Any:
+    """The executed notebook without times, random ids, stderr, widget states and version texts (in place).
 
-    config = Config()
-    with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR"), folder))
-        for name in PERSONAL:
-            os.environ.pop(name, None)
-        if len(folder) < 80:  # a socket's name has at most 107 characters
-            config.KernelManager.transport = "ipc"
-            config.KernelManager.ip = f"{folder}/socket"
-        yield config
+    Links from the folder of the sources become links from the folder of executed copies, to copies. What is no valid
+    notebook is refused: GitHub would show nothing.
+    """
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    notebook.cells = [cell for cell in notebook.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        cell.metadata = nbformat.from_dict({key: value for key, value in cell.metadata.items() if key == "tags"})
+        if cell.cell_type == "markdown":
+            for pattern, link in LINKS:
+                cell.source = pattern.sub(link, cell.source)
+        if cell.cell_type == "code":
+            widget = "application/vnd.jupyter.widget-view+json"
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and widget not in o.get("data", {})]
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise StudyError(f"the executed notebook is not valid: {error.message}") from None
+    return notebook
 
 
 def _record(stage: str, seconds: float, log: Path) -> None:
     """Time, memory and machine of this run, for the pages that tell it (no output of a stage)."""
-    from tools.doctor import machine
-
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
     peak_mib = peak / (2**20 if sys.platform == "darwin" else 1024)
     tasks = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
@@ -210,29 +230,14 @@ def _record(stage: str, seconds: float, log: Path) -> None:
         if path.exists():
             return
         seconds += work
-    record = {
-        "stage": stage,
-        "seconds": round(seconds),
-        "peak_mib": int(round(peak_mib, -1)),
-        "tasks": tasks,
-        **machine(),
-    }
+    record = {"stage": stage, "seconds": round(seconds), "peak_mib": int(round(peak_mib, -1)), "tasks": tasks}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    text = json.dumps(record | machine(), indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def _show_log() -> None:
-    """What cells print goes to stderr as they run; papermill's own remarks do not."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logger = logging.getLogger("papermill")
-    logger.setLevel(logging.INFO)
-    hidden = ("Input Notebook:", "Output Notebook:", "Executing ", "Ending Cell", "<Figure", "paper.", "unlearning.")
-    logger.addFilter(lambda r: bool(r.getMessage().strip()) and not r.getMessage().startswith(hidden))
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Command line: SOURCE [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or any("=" not in a for a in arguments[1:]):
         print("usage: python -m tools.run SOURCE [NAME=VALUE …]", file=sys.stderr)
         return 2
@@ -247,4 +252,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,10 +1,14 @@
 """What may stand in params.yaml: each block by its keys and their types, every key named, nothing else accepted."""
 
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, create_model
 
+from unlearning.data.design import BASE
 from unlearning.data.kinds import KINDS
 
 
@@ -20,27 +24,44 @@ def block(keys: dict[str, Any], base: type[Block] = Block, **defaults: Any) -> t
     return create_model("Settings", __base__=base, **needed, **defaults)
 
 
-def _whole_or_size(value: int | str) -> int | str:
-    if value == "whole" or (isinstance(value, int) and value >= 1):
+def _rule(mistake: Callable[[Any, ValidationInfo], Any]) -> AfterValidator:
+    """Refuse a value that a function has a message for."""
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if message := mistake(value, info):
+            raise ValueError(message)
         return value
-    raise ValueError("Write whole, or a whole number from 1")
 
-
-def _none(value: float) -> float:
-    if value:
-        raise ValueError("It has no effect here: write 0.0")
-    return value
+    return AfterValidator(check)
 
 
 def _path_in(folder: str) -> Any:
     """A path of the user's, in the folder that dvc watches: a change elsewhere would go unnoticed."""
 
-    def check(path: str) -> str:
-        if ".." in Path(path).parts or Path(folder) not in Path(path).parents:
-            raise ValueError(f"It lies outside {folder}, which dvc watches. Move it to {folder}/{Path(path).name}")
-        return path
+    def outside(path: str, _: ValidationInfo) -> str:
+        inside = Path(folder) in Path(path).parents and ".." not in Path(path).parts
+        told = f"It lies outside {folder}, which dvc watches. Move it to {folder}/{Path(path).name}"
+        return "" if inside else told
 
-    return Annotated[str, AfterValidator(check)]
+    return Annotated[str, _rule(outside)]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The known name that a mistyped one is closest to, in a question; or what else mends it."""
+    close = get_close_matches(name, known, n=1)
+    return f"Did you mean '{close[0]}'?" if close else otherwise
+
+
+def _name_in(block: str, what: str) -> Any:
+    """A name that stands in another block of the file; all of the file is the context of its validation."""
+
+    def unknown(name: str, info: ValidationInfo) -> str:
+        known = info.context.get(block)
+        choices = list(map(str, known if isinstance(known, dict) else [name]))
+        told = f"Unknown {what}. {did_you_mean(name, choices, 'Take one of ' + ', '.join(choices))}"
+        return "" if name in choices else told
+
+    return Annotated[str, _rule(unknown)]
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -50,8 +71,14 @@ NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NegativeFloat = Annotated[float, Field(lt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-NoEffect = Annotated[float, AfterValidator(_none)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+NoEffect = Annotated[float, _rule(lambda value, _: value != 0 and "It has no effect here: write 0.0")]
+_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
+_taken = _rule(lambda n, _: (n in _RESERVED or n.startswith("never-")) and "Tables use this name. Rename the set")
+_letters = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
+_odd = _rule(lambda n, _: not _letters.fullmatch(n) and "Rename it: small letters, digits and single hyphens")
+Name = Annotated[str, _odd]
+_size = _rule(lambda n, _: (n != "whole" if isinstance(n, str) else n < 1) and "Write whole, or a whole number from 1")
+SetName, ArmName = _name_in("forget_sets", "forget set"), _name_in("arms", "arm")
 Two = Field(min_length=2, max_length=2)
 Some = Field(min_length=1)
 Drawn = Literal[tuple(name for name, kind in KINDS.items() if kind["draw"])]
@@ -89,15 +116,12 @@ MODEL_IN_FOLDER = block({"path": _path_in("own/models")})
 MODEL_OF_HUB = block({"hub": str, "revision": Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]})
 
 
-def _kind_of_model(given: Any) -> str:
-    return next((f"<{key}>" for key in ("path", "hub") if isinstance(given, dict) and key in given), "<new>")
-
-
+_kind = Discriminator(lambda m: next((f"<{k}>" for k in ("path", "hub") if isinstance(m, dict) and k in m), "<new>"))
 MODEL = Annotated[
     Annotated[NEW_MODEL, Tag("<new>")]
     | Annotated[MODEL_IN_FOLDER, Tag("<path>")]
     | Annotated[MODEL_OF_HUB, Tag("<hub>")],
-    Discriminator(_kind_of_model),
+    _kind,
 ]
 
 # Training and ascent: what is common, then what an optimizer adds.
@@ -113,7 +137,7 @@ TRAINING = LOSS | {
 }
 ADAMW_TRAINING = block(TRAINING | ADAMW | {"weight_decay": NotNegativeFloat})
 ADAFACTOR_TRAINING = block(TRAINING | ADAFACTOR | {"weight_decay": NoEffect})
-PARTNERS = block({"optimizer": Optimizer, "models": Positive, "repeats": NotNegative, "forget_sets": list[str]})
+PARTNERS = block({"optimizer": Optimizer, "models": Positive, "repeats": NotNegative, "forget_sets": list[SetName]})
 
 # Arms: models of one training, unlearned by one method; `rate` multiplies the learning rate.
 ARM = block(
@@ -127,13 +151,13 @@ ARMS = (
     | block({"optimizer": Literal["sgd"], "momentum": Fraction, "weight_decay": NotNegativeFloat}, ARM)
 )
 
-PILOT = {"size k_max": Positive, "arms": Annotated[list[Name], Some], "grid": Annotated[list[PositiveFloat], Some]}
+PILOT = {"size k_max": Positive, "arms": Annotated[list[ArmName], Some], "grid": Annotated[list[PositiveFloat], Some]}
 UNLEARN = {
     "k_max heldout_fixed retain bleu_sentences bleu_tokens follow_every followed placebo_models": Positive,
     "dropout": NoEffect,
-    "batch": Annotated[int | str, AfterValidator(_whole_or_size)],
+    "batch": Annotated[int | str, _size],
     "beyond": Annotated[float, Field(ge=1, le=2)],
-    "placebo": list[str],
+    "placebo": list[_name_in("ascents", "ascent")],
 }
 DELTA = {
     "C1_auc C1_outside C5_rho C6_rho identifiable_rho": Share,
@@ -148,7 +172,9 @@ Settings = block(
         "precision": Literal["float32", "bfloat16"],
         "device": Literal["cpu", "cuda"],
         "corpus": CORPUS,
-        "forget_sets": Annotated[dict[Name, Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some],
+        "forget_sets": Annotated[
+            dict[Annotated[Name, _taken], Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some
+        ],
         "populations": Annotated[dict[Populated, Positive], Some],
         "design": block({"models": Positive, "min_free_columns": NotNegative}),
         "model": MODEL,
@@ -157,7 +183,7 @@ Settings = block(
         "arms": dict[Name, Annotated[ARMS, Field(discriminator="optimizer")]],
         "pilot": block(PILOT | {"k_star": Annotated[list[Positive], Two]}),
         "unlearn": block(UNLEARN),
-        "ascents": Annotated[dict[Name, block({"forget_set arm": str})], Some],
-        "claims": block({"ind ood": str, "headline": list[str], "confidence": Share, "delta": block(DELTA)}),
+        "ascents": Annotated[dict[Name, block({"forget_set": SetName, "arm": ArmName})], Some],
+        "claims": block({"ind ood": SetName, "headline": list[ArmName], "confidence": Share, "delta": block(DELTA)}),
     }
 )

@@ -1,39 +1,36 @@
 """Read and check params.yaml: whatever is wrong there is told in one message, with its line and what mends it.
 
-`python -m tools.settings` checks params.yaml and the files of one's own forget sets, in a second.
+`python -m tools.settings` checks params.yaml and the user's own forget sets and model, in seconds.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings
-from unlearning.data.design import BASE, assign_columns
+from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings, did_you_mean
+from unlearning.data.design import assign_columns
 from unlearning.data.jsonl import read_examples
 from unlearning.data.kinds import KINDS
 from unlearning.errors import StudyError
 
 PARAMS = "params.yaml"
 Place = tuple[str | int, ...]
-_TYPES = {"float_type": "a number", "int_type": "a whole number", "string_type": "text", "bool_type": "true or false"}
-_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
 
 
 def load(path: Path | str = PARAMS) -> Settings:
     """The valid settings of a file, read as DVC reads it (YAML 1.2: 1e-4 is a number); else its first mistake."""
     values, marks = _parse(path)
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(values, context=values)
     except ValidationError as error:
-        found = [(_place(values, e["loc"]), e) for e in error.errors()]
+        found = [(_place(values, e), e) for e in error.errors()]
         # a mistyped key is an unknown one and a missing one: the first of these is what the user sees in the file
         place, first = min(found, key=lambda item: (item[1]["type"] == "missing", _line(marks, item[0])))
         raise StudyError(f"{path}, line {_line(marks, place)}: {_explain(place, first)}") from None
@@ -44,10 +41,9 @@ def load(path: Path | str = PARAMS) -> Settings:
 
 def _parse(path: Path | str) -> tuple[dict[str, Any], Any]:
     """The file's values, and the same with line numbers."""
-    yaml = YAML(typ="safe", pure=True)
     try:
         text = Path(path).read_text(encoding="utf-8")
-        values, marks = yaml.load(text), yaml.compose(text)
+        values, marks = YAML(typ="safe", pure=True).load(text), YAML().load(text)
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no such file. Run from the top of the repository.") from None
     except UnicodeDecodeError:
@@ -64,52 +60,40 @@ def _parse(path: Path | str) -> tuple[dict[str, Any], Any]:
 def _line(node: Any, place: Place) -> int:
     """The line, from 1, of the deepest part of a place that stands in the file."""
     line = 1
-    for key in place:
-        mapping = isinstance(node, MappingNode)
-        entries = node.value if mapping else enumerate(node.value) if isinstance(node, SequenceNode) else []
-        named = {name.value if mapping else name: (name if mapping else value, value) for name, value in entries}
-        if key not in named:
-            break
-        name, node = named[key]
-        line = name.start_mark.line + 1
+    with suppress(AttributeError, KeyError, TypeError):
+        for key in place:
+            line, node = node.lc.data[key][0] + 1, node[key]
     return line
 
 
-def _place(values: Any, loc: Sequence[str | int]) -> Place:
-    """A pydantic location without the tags of unions, which do not stand in the file."""
+def _place(values: Any, error: Any) -> Place:
+    """Where a mistake is, without the tags of unions, which do not stand in the file."""
     place: list[str | int] = []
-    for i, key in enumerate(loc):
-        listed = isinstance(values, list) and isinstance(key, int)
-        inside = listed or (isinstance(values, dict) and key in values)
-        if inside or (i == len(loc) - 1 and isinstance(values, dict) and key != "[key]"):
+    for key in error["loc"]:
+        with suppress(KeyError, IndexError, TypeError):
+            values = values[key]
             place.append(key)
-            values = values[key] if inside else None
+    if error["type"] == "missing":
+        place.append(error["loc"][-1])
+    elif error["type"].startswith("union_tag"):
+        place.append(error["ctx"]["discriminator"].strip("'"))
     return tuple(place)
 
 
 def _explain(place: Place, error: Any) -> str:
     """What is wrong and what mends it, in words."""
-    name, kind, value, context = ".".join(map(str, place)), error["type"], error["input"], error.get("ctx", {})
+    name, kind, context = ".".join(map(str, place)), error["type"], error.get("ctx", {})
+    is_what = f"{name} is {context.get('tag', error['input'])!r}."
     if kind == "extra_forbidden":
         known = {key for block in [*Block.__subclasses__(), *ARM.__subclasses__()] for key in block.model_fields}
-        close = get_close_matches(str(place[-1]), sorted(known), n=1)
-        return f"unknown key '{name}'." + (f" Did you mean '{close[0]}'?" if close else " Take it out.")
-    if kind == "missing":
+        return f"unknown key '{name}'. {did_you_mean(str(place[-1]), sorted(known), 'Take it out.')}"
+    if kind in ("missing", "union_tag_not_found"):
         return f"the key '{name}' is missing. Put it back (git diff shows what was there)."
-    if kind == "string_pattern_mismatch" and "[key]" in error["loc"]:
-        return f"the name '{name}' has other characters than small letters, digits and single hyphens. Rename it."
-    if kind in _TYPES:
-        quotes = ", without quotes, such as 1.0e-4" if kind == "float_type" and isinstance(value, str) else ""
-        return f"{name} is {value!r}. Write {_TYPES[kind]}{quotes}."
-    if kind == "literal_error":
-        what = f"unknown key '{name}'" if "[key]" in error["loc"] else f"{name} is {value!r}"
-        return f"{what}. Take one of {context['expected']}."
-    if kind.startswith("union_tag"):
-        tag, given = context["discriminator"].strip("'"), context.get("tag")
-        what = f"{name}.{tag} is {given!r}" if given else f"the key '{name}.{tag}' is missing"
-        return f"{what}. Take one of {context.get('expected_tags', 'those that the comments name')}."
+    if expected := context.get("expected") or context.get("expected_tags"):
+        is_what = f"unknown key '{name}'." if "[key]" in error["loc"] else is_what
+        return f"{is_what} Take one of {expected}."
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "It should")
-    return f"{name} is {value!r}. {message}."
+    return f"{is_what} {message}{'' if message.endswith('?') else '.'}"
 
 
 # How blocks fit together
@@ -136,9 +120,6 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
             yield place, f"is too large ({why} {limit}). Lower it."
     if s.unlearn.bleu_tokens < corpus.max_tokens:
         yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {corpus.max_tokens}. Raise it."
-    for name in s.forget_sets:
-        if name in _RESERVED or name.startswith("never-"):
-            yield ("forget_sets", name), "the tables use this name for something else. Rename the set."
     for kind in sorted(name for name, kind in KINDS.items() if kind["population"] and name not in s.populations):
         yield ("populations",), f"how many examples of kind {kind} shall no model see? Write {kind}: 2000."
     kinds = {name: spec.kind for name, spec in s.forget_sets.items()}
@@ -146,31 +127,9 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         assign_columns(kinds, models=s.design.models, min_free_columns=s.design.min_free_columns)
     except StudyError as error:
         yield ("design", "models"), str(error)
-    yield from _unknown_names(s)
     yield from _arm_mistakes(s)
     if s.claims.ind == s.claims.ood:
         yield ("claims", "ood"), f"is {s.claims.ind}, as ind is: nothing to compare. Take another set."
-
-
-def _unknown_names(s: Settings) -> Iterator[tuple[Place, str]]:
-    """Names that must be those of forget sets, arms or ascents."""
-    named = [("forget set", ("claims", key), getattr(s.claims, key)) for key in ("ind", "ood")]
-    for name, ascent in s.ascents.items():
-        named.append(("forget set", ("ascents", name, "forget_set"), ascent.forget_set))
-        named.append(("arm", ("ascents", name, "arm"), ascent.arm))
-    for what, place, names in (
-        ("forget set", ("train", "exact_partners", "forget_sets"), s.train.exact_partners.forget_sets),
-        ("arm", ("pilot", "arms"), s.pilot.arms),
-        ("arm", ("claims", "headline"), s.claims.headline),
-        ("ascent", ("unlearn", "placebo"), s.unlearn.placebo),
-    ):
-        named += [(what, (*place, i), name) for i, name in enumerate(names)]
-    for what, place, name in named:
-        choices = {"forget set": s.forget_sets, "arm": s.arms, "ascent": s.ascents}[what]
-        if name not in choices:
-            close = get_close_matches(name, choices, n=1)
-            mend = f"Did you mean '{close[0]}'?" if close else f"Take one of {', '.join(choices)}."
-            yield place, f"unknown {what} '{name}'. {mend}"
 
 
 def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
@@ -202,42 +161,33 @@ def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
-    """Read the user's own forget sets, line by line, and see that their model is there; near-duplicates come later."""
-    own = {name: spec.path for name, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
-    places: list[tuple[Place, str]] = [(("forget_sets", name, "path"), file) for name, file in own.items()]
-    if isinstance(settings.model, MODEL_IN_FOLDER):
-        places.append((("model", "path"), settings.model.path))
-    for place, file in places:
+    """Read the user's own forget sets, line by line, and see that their model is whole; near-duplicates come later."""
+    own = {("forget_sets", n, "path"): spec.path for n, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
+    model = settings.model.path if isinstance(settings.model, MODEL_IN_FOLDER) else None
+    for place, file in (own | ({("model", "path"): model} if model else {})).items():
         if not Path(file).exists():
             line = _line(_parse(path)[1], place)
             raise StudyError(f"{path}, line {line}: {file} is not there. Correct the path.")
+    needs_a_source = isinstance(settings.model, NEW_MODEL)  # a model of the hub is not here yet, and passes
+    if model:
+        from unlearning.data import checkpoint  # it takes torch, and seconds, to load
+
+        folder = checkpoint.folder_of({"path": model}, max_tokens=settings.corpus.max_tokens)
+        needs_a_source = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder")
     for file in own.values():
         for number, row in read_examples(file):
-            if not row["source"].strip() and _needs_a_source(settings.model):
+            if needs_a_source and not row["source"].strip():
                 raise StudyError(
                     f"{file}, line {number}: the source is empty, and the model is an encoder-decoder. Write what the "
                     "target answers to; only a decoder-only model does without."
                 )
 
 
-def _needs_a_source(model: Any) -> bool:
-    """Is it an encoder-decoder model? (One of the hub is not here yet, and passes.)"""
-    if isinstance(model, NEW_MODEL):
-        return True
-    config = Path(getattr(model, "path", ""), "config.json")
-    return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder"))
-
-
-def main(path: str = PARAMS) -> int:
-    """Check a params file and the forget sets it names; 1 with one message if something is wrong."""
-    try:
-        check_own_files(load(path), path)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
+def main(path: str = PARAMS) -> None:
+    """Check a params file, and the user's files that it names."""
+    check_own_files(load(path), path)
     print(f"{path}: ok")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,8 @@ def params(name: str) -> dict[str, Any]:
     for declared in stage_of(name).params:
         for key, value in declared.read_params().items():
             *parents, last = key.split(".")
-            block = found
-            for parent in parents:
-                block = block.setdefault(parent, {})
-            block[last] = value
+            reduce(lambda block, parent: block.setdefault(parent, {}), parents, found)[last] = value
     return found
-
-
-def outputs(name: str) -> list[Path]:
-    """The outputs that git keeps: tables, figures, the executed notebook. Before a run dvc leaves them in place."""
-    return [Path(str(out)) for out in stage_of(name).outs if not out.use_cache]
 
 
 def restore_cached(name: str) -> None:
@@ -97,8 +89,13 @@ def misfits(name: str) -> Iterator[str]:
         yield f"{name} has not been run, or was run by another command"
         return
     for dep in stage.deps:
-        if not str(dep).startswith(CODE) and (problem := _misfit(name, dep)):
-            yield problem
+        if hasattr(dep, "params"):
+            if changed := sorted(key for keys in dep.status().values() for key in keys):
+                yield f"{name} ran with other settings ({', '.join(changed)})"
+        elif not str(dep).startswith(CODE):
+            cached = [out.hash_info for out in makers(str(dep)) if str(out) == str(dep) and out.use_cache]
+            if not (dep.hash_info in cached if cached else dep.exists and not dep.changed_checksum()):
+                yield f"{name} was made from another {dep} than the one here"
     for out in stage.outs:
         if out.exists and out.changed_checksum():
             yield f"{out} is not what {name} wrote"
@@ -110,18 +107,6 @@ def changed_code(name: str) -> list[str]:
     """The notebook and the sources of a stage that have changed since it ran."""
     deps = [dep for dep in stage_of(name).deps if str(dep).startswith(CODE)]
     return [str(dep) for dep in deps if not dep.exists or dep.changed_checksum()]
-
-
-def _misfit(name: str, dep: Any) -> str:
-    if hasattr(dep, "params"):
-        changed = sorted(key for keys in dep.status().values() for key in keys)
-        return f"{name} ran with other settings ({', '.join(changed)})" if changed else ""
-    maker = next((out for out in makers(str(dep)) if str(out) == str(dep)), None)
-    if maker is not None and maker.use_cache:
-        same = dep.hash_info == maker.hash_info
-    else:
-        same = dep.exists and not dep.changed_checksum()
-    return "" if same else f"{name} was made from another {dep} than the one here"
 
 
 def check_inputs(name: str) -> None:
@@ -163,7 +148,4 @@ def minutes(records: Sequence[dict[str, Any]]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        print(*chain(sys.argv[1]))
-    except StudyError as error:
-        sys.exit(str(error))
+    print(*chain(sys.argv[1]))

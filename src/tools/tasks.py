@@ -1,12 +1,10 @@
 """Independent tasks (a model, an ascent), side by side in processes and resumable one by one.
 
 A task is a call of one function; what it writes lands in a folder whose name is the hash of everything that decides
-it. A folder that is there is finished (it appears by an atomic rename), so a task is never repeated, and a killed
-stage goes on at its last finished task. What comes out may not depend on how many tasks run side by side, nor where:
-every task runs in a child process, with the same number of threads, also when it is alone.
-
-UNLEARNING_ENGINE says who runs them: `processes` of this machine (joblib's loky), or the machines of a `ray` cluster,
-which share this folder under the same path (docs/cluster.md).
+it. A folder that is there is finished (it appears by an atomic rename): a task is never repeated, and a killed stage
+goes on at its last finished task. Every task, also one alone, runs in a child process with the same number of threads,
+so that nothing depends on how many run side by side, nor where. UNLEARNING_ENGINE says who runs them: `processes` of
+this machine (joblib's loky), or a `ray` cluster, which shares this folder under the same path (docs/cluster.md).
 """
 
 import ast
@@ -57,8 +55,7 @@ def hash_files(*paths: str | Path) -> str:
             name = file.relative_to(path).as_posix() if path.is_dir() else file.name
             digest.update(f"{name}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(stream, lambda: digest)  # goes on with this one
     return digest.hexdigest()
 
 
@@ -76,10 +73,12 @@ def reachable(code: str | bytes) -> set[str]:
     found: set[str] = set()
     todo = [code]
     while todo:
-        for node in ast.walk(ast.parse(todo.pop())):
-            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        tree = ast.parse(todo.pop())
+        guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+        unread = {node for guard in guards for node in ast.walk(guard)}  # but by a type checker
+        for node in (n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and n not in unread):
+            module = getattr(node, "module", None)
+            names = {module or ""} | {f"{module}.{alias.name}" if module else alias.name for alias in node.names}
             new = {name for name in names - found if name.startswith("unlearning.") and _source(name).is_file()}
             todo += [_source(name).read_bytes() for name in new]
             found |= new
@@ -111,14 +110,10 @@ def run_tasks(
 ) -> list[Path]:
     """Run `function(out_dir, **task)` for every task that is not finished; return all folders in order.
 
-    Args:
-        function: importable from a module; writes its results into the empty folder `out_dir`.
-        tasks: keyword arguments of each call: plain values or paths.
-        scratch: folder of the finished tasks, kept between runs and known to nobody else.
-        key: what else decides a result: parameters, hashes of input files. The code is part of it anyway.
-        workers: tasks side by side; default UNLEARNING_WORKERS, or as many as there are processors.
-        threads: of each task (BLAS, OpenMP); part of the setting, never of the machine.
-        description: what one task is, as it shall stand in "model 3 of 16".
+    The function, importable from a module, writes into the empty folder `out_dir`; tasks hold plain values or paths.
+    scratch: folder of the finished tasks. key: what else decides a result (parameters, hashes of input files); the code
+    is part of it anyway. workers: tasks side by side, else UNLEARNING_WORKERS, or as many as there are processors.
+    threads: of each task (BLAS, OpenMP), of the setting, not of the machine. description: "model" in "model 3 of 16".
     """
     engines = {"processes": _on_this_machine, "ray": _on_the_cluster}
     named = os.environ.get("UNLEARNING_ENGINE", "").strip() or "processes"
@@ -130,34 +125,30 @@ def run_tasks(
     what = [function.__module__, function.__qualname__, code_hash(function), threads, key]
     texts = [json.dumps([what, task], sort_keys=True, default=Path.as_posix) for task in tasks]
     folders = [scratch / hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
-    todo = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
+    left = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
     total, failures = len(set(folders)), []
-    if len(todo) < total:
-        print(f"{total - len(todo)} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
-    with closing(_attempts(engine, todo, description)) as outcomes:  # on Ctrl-C workers are torn down at once
-        for count, (folder, problem) in enumerate(outcomes, start=total - len(todo) + 1):
-            failures += [f"{description} {todo[folder]}:\n{problem.rstrip()}"] if problem else []
-            print(f"{description} {count} of {total}", file=sys.stderr, flush=True)
-    if failures:
-        count = f"{len(failures)} {description} task(s)"
-        raise StudyError(f"{count} failed; finished ones are kept. First failure, {failures[0]}")
-    _log(folders, description)
-    return folders
-
-
-def _attempts(engine: Callable[..., Outcomes], todo: dict[Path, dict[str, Any]], description: str) -> Outcomes:
-    """The outcome of every task. Those that an engine gives no outcome for (a worker died) get another attempt."""
-    left = dict(todo)
-    for attempt in range(ATTEMPTS):
+    if len(left) < total:
+        print(f"{total - len(left)} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
+    for attempt in range(ATTEMPTS):  # an engine gives no outcome for a task whose worker died
         if not left:
             break
         if attempt:
             print(f"a worker was killed: {len(left)} {description} task(s) start again", file=sys.stderr, flush=True)
-        with closing(engine(list(left.items()))) as outcomes:
+        with closing(engine(list(left.items()))) as outcomes:  # on Ctrl-C workers are torn down at once
             for folder, problem in outcomes:
-                del left[folder]
-                yield folder, problem
-    yield from ((folder, KILLED) for folder in left)
+                task = left.pop(folder)
+                failures += [f"{description} {task}:\n{problem.rstrip()}"] if problem else []
+                print(f"{description} {total - len(left)} of {total}", file=sys.stderr, flush=True)
+    failures += [f"{description} {task}:\n{KILLED}" for task in left.values()]
+    if failures:
+        count = f"{len(failures)} {description} task(s)"
+        raise StudyError(f"{count} failed; finished ones are kept. First failure, {failures[0]}")
+    if folders and (path := os.environ.get("UNLEARNING_TASK_LOG")):  # for the runner's record; also of earlier runs
+        seconds = sum(float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders)
+        line = {"task": description, "count": len(folders), "seconds_each": round(seconds / len(folders), 1)}
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+    return folders
 
 
 def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | None, threads: int) -> Outcomes:
@@ -244,13 +235,3 @@ def _leave_without(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _log(folders: Sequence[Path], description: str) -> None:
-    """Append the seconds of these tasks, of this or an earlier run, to the file that the runner asked for."""
-    path = os.environ.get("UNLEARNING_TASK_LOG")
-    if path and folders:
-        seconds = sum(float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders)
-        line = {"task": description, "count": len(folders), "seconds_each": round(seconds / len(folders), 1)}
-        with open(path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")

@@ -1,5 +1,5 @@
-"""The one exception that is meant for the reader: its message says what is wrong, where, and what mends it."""
+"""The one exception that is meant for the reader."""
 
 
 class StudyError(Exception):
-    """A mistake in the input (settings, forget-set file, corpus, machine), told in words and without a traceback."""
+    """A mistake in settings, files or machine, told without a traceback: what is wrong, where, and what mends it."""

@@ -20,10 +20,9 @@ class MainEffects:
 
 
 def main_effects(log_likelihoods: Array, design: Array) -> MainEffects:
-    """How each column of the design moves each example, all columns at once.
+    """How each column of the design moves each example, all columns at once; ValueError where they are confounded.
 
     log_likelihoods: (M, n), nats, one row a model. design: (M, C) of ±1.
-    Raises ValueError: not one row a model each, or columns that are confounded.
     Source: Box, Hunter & Hunter 2005, two-level factorial designs.
     """
     y, design = np.asarray(log_likelihoods, dtype=float), np.asarray(design, dtype=float)

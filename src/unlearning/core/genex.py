@@ -1,7 +1,7 @@
-"""The quantities of the study: pure functions of arrays of log-likelihoods, one formula each.
+"""Generalized exposure: many models against many, and one run against what its model would have been.
 
 A log-likelihood is ℓ(x) = Σ_t log p(y_t | y_<t, source) in nats, over the target's tokens, end of sequence
-included. Functions work per example; where one averages over examples, its name or first line says so.
+included. Functions work per example; where one averages over examples, its first line says so.
 Axes: `n_models`, `n_examples` (n), `steps`; leading axes written `...` are free.
 """
 
@@ -117,8 +117,7 @@ def instance_part(*, exposure: Array, generator_part: Array) -> Array:
 def worst_case(*, unlearned: Array, reference: Array, confidence: float = 0.95) -> float:
     """The most exposed example of the set, surely: the largest lower limit of |GenEx(x)|, all n limits valid at once.
 
-    An estimate for likelihood events of the paper's ε, not a certificate. Compare it with the value that two
-    groups of references give.
+    An estimate for likelihood events of the paper's ε, not a certificate: compare two halves of the references.
     unlearned: (n_unlearned, n_examples), reference: (n_reference, n_examples), log-likelihoods, nats.
     confidence: of all n intervals together (Bonferroni).
     Returns nats, zero or above; NaN with fewer than two models on a side. Source: Welch 1947 (limits); this study.
@@ -163,8 +162,7 @@ def run_exposure(*, unlearned: Array, reference: Array) -> Array:
 def steps_to_forget(exposure: Array, steps: Array) -> Array | float:
     """First zero crossing k*, linearly interpolated between steps; NaN where it is censored (never reached).
 
-    What starts at or under zero needs no step (the first step is returned). A step that is not finite
-    (divergence) ends the run there.
+    What starts at or under zero needs no step. A step that is not finite (divergence) ends the run there.
     exposure: (steps,) set mean or (steps, n) per example, nats. steps: (steps,), increasing.
     Returns a number, or (n,), in steps. Source: this study.
     """

@@ -7,10 +7,8 @@ Array = np.ndarray
 
 
 def performance_lost(*, unlearned: Array, reference: Array) -> Array:
-    """performance(reference) − performance(unlearned); positive means damage.
-
-    Shape (...) and unit (nats per token, BLEU) are those of the input. Source: Baluta et al. 2024, performance lost.
-    """
+    """What unlearning cost, (...) in the unit of the input; positive means damage. Source: Baluta et al. 2024."""
+    # performance(reference) − performance(unlearned)
     return np.asarray(reference, dtype=float) - np.asarray(unlearned, dtype=float)
 
 

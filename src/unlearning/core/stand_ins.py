@@ -28,26 +28,22 @@ def relative_exposure_population(
 
 
 def relative_exposure_checkpoint(*, unlearned: Array, base: Array) -> Array:
-    """RelEx by checkpoint: ℓ_k − ℓ_base of (..., n) and (n,), nats; zero: the model is back at its base.
-
-    Source: what the authors' code invites.
-    """
+    """RelEx by checkpoint: (..., n) and (n,) nats; zero: the model is back at its base. Source: the authors' code."""
+    # ℓ_k(x) − ℓ_base(x)
     return np.asarray(unlearned, dtype=float) - np.asarray(base, dtype=float)
 
 
 def relative_exposure_original(*, unlearned: Array, original: Array) -> Array:
-    """RelEx by original model: ℓ_k − ℓ_θ0 of (..., n) and (n,), nats; zero at step 0 by definition.
-
-    Source: what the authors' code invites.
-    """
+    """RelEx by original model: (..., n) and (n,) nats; zero at step 0 by definition. Source: the authors' code."""
+    # ℓ_k(x) − ℓ_θ0(x)
     return np.asarray(unlearned, dtype=float) - np.asarray(original, dtype=float)
 
 
 def exposure_by_rank(*, log_likelihoods: Array, never_trained: Array) -> Array:
     """Exposure of x among R, the never-trained examples and x itself. Ties share their mean rank.
 
-    Large: x is likelier than examples of its generator and length that nobody trained on. Those themselves
-    have an exposure of about 1/ln 2 = 1.44 bits, not 0. Ceiling: log2 |R|, at rank 1 (see `at_ceiling`).
+    Large: x is likelier than examples of its generator and length that nobody trained on, whose own exposure is about
+    1/ln 2 = 1.44 bits, not 0. Ceiling: log2 |R|, at rank 1 (see `at_ceiling`).
     log_likelihoods: (..., n) of the examples, never_trained: (p,), under the same model, nats.
     Returns (..., n) bits. Source: Carlini et al. 2019, section 4.2.
     """
@@ -59,10 +55,7 @@ def exposure_by_rank(*, log_likelihoods: Array, never_trained: Array) -> Array:
 
 
 def at_ceiling(*, log_likelihoods: Array, never_trained: Array) -> Array:
-    """True where exposure by rank is but a lower bound, since no never-trained example is as likely.
-
-    (..., n) and (p,) nats give (..., n) of bool. Source: as `exposure_by_rank`.
-    """
+    """(..., n) of bool: none of the (p,) never-trained is as likely, nats: a bound. Source: Carlini et al. 2019."""
     return np.asarray(log_likelihoods) > np.max(never_trained)
 
 

@@ -28,10 +28,7 @@ def _finite(values: ArrayLike) -> np.ndarray:
 
 
 def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Two-sided interval of the mean of (n_models,) values, NaN left out; of a paired difference, give the differences.
-
-    Source: Student 1908.
-    """
+    """Two-sided interval of the mean of (n_models,) values in their unit, without NaN. Source: Student 1908."""
     values = _finite(values)
     if len(values) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
@@ -44,10 +41,7 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
 
 def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
-    """Two-sided p of |mean| ≤ delta, from (n_models,) values; below 1 − confidence just when `t_interval` is beyond it.
-
-    Source: Student 1908.
-    """
+    """Two-sided p of |mean| ≤ delta, in the unit of the (n_models,) values, as `t_interval`. Source: Student 1908."""
     values = _finite(values)
     if len(values) < 2:
         return float("nan")
@@ -89,11 +83,10 @@ def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
     p_values = np.asarray(p_values, dtype=float)
     n_tests = n_tests or len(p_values)
     # p̃_(i) = max over j ≤ i of min(1, (n − j + 1) p_(j))
-    adjusted, largest = np.full(len(p_values), np.nan), 0.0
-    order = [i for i in np.argsort(p_values, kind="stable") if np.isfinite(p_values[i])]
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (n_tests - rank) * p_values[i]))
-        adjusted[i] = largest
+    adjusted, order = np.full(len(p_values), np.nan), np.argsort(p_values, kind="stable")
+    order = order[np.isfinite(p_values[order])]
+    steps = np.minimum(1.0, (n_tests - np.arange(len(order))) * p_values[order])
+    adjusted[order] = np.maximum.accumulate(steps)
     return adjusted
 
 
@@ -118,10 +111,7 @@ def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | N
 
 
 def mean_correlation(correlations: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Mean of (n_models,) within-model correlations, in [−1, 1]: `t_interval` of Fisher's z, back to ρ.
-
-    Source: Fisher 1921.
-    """
+    """Mean of (n_models,) correlations, in [−1, 1]: `t_interval` of Fisher's z, back to ρ. Source: Fisher 1921."""
     z = t_interval(fisher_z(correlations), confidence=confidence)
     return Interval(float(np.tanh(z.estimate)), float(np.tanh(z.low)), float(np.tanh(z.high)), z.n)
 
@@ -162,8 +152,8 @@ class SignTest:
 def sign_test_by_bounds(*, a: ArrayLike, b: ArrayLike, a_censored: ArrayLike, b_censored: ArrayLike) -> SignTest:
     """Sign test of a − b where a censored value is only a lower bound.
 
-    A pair counts where its bound decides: a censored at 200 against b = 30 is positive; two censored values,
-    or a censored value under the other, are unknown and left out, as ties are.
+    A pair counts where its bound decides: a censored at 200 against b = 30 is positive; what a bound leaves open, and
+    ties, are unknown and left out.
     a, b: (n_pairs,) values or, where censored, lower bounds, in one unit. a_censored, b_censored: (n_pairs,) bool.
     Source: Gehan 1965, for the pairs that count.
     """

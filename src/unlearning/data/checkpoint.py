@@ -21,36 +21,26 @@ _SAVE = "save it with model.save_pretrained(folder), the tokenizer with tokenize
 def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
     """The folder of a checkpoint (config, weights as safetensors, tokenizer), fetched if need be; None without one.
 
-    model: the block of that name: `path`, a folder; or `hub` and `revision`, a repository of the hub and the commit to
-    take from it; or the configuration of a model to train from scratch.
-    max_tokens: the longest source and the longest target that it has to take.
-    Raises StudyError: it cannot be fetched, or is not what it should be (`problems`).
+    model: `path`, a folder; or `hub` and `revision`, a repository of the hub and its commit; or a configuration to
+    train from scratch. max_tokens: the longest source and the longest target that it has to take.
     """
     if not {"path", "hub"} & set(model):
         return None
-    folder = Path(model["path"]) if model.get("path") else _fetch(model["hub"], model["revision"])
-    if model.get("path") and folder.is_symlink():  # dvc does not follow links to folders
-        raise StudyError(
-            f"{folder} is a link: another model behind it would go unnoticed. Move or copy the folder here."
-        )
+    if model.get("hub"):
+        try:
+            folder = Path(snapshot_download(model["hub"], revision=model["revision"], allow_patterns=list(FILES)))
+        except Exception as error:  # the hub's client raises many kinds
+            why = f"Could not fetch {model['hub']} at {model['revision']} from the hub ({type(error).__name__})"
+            raise StudyError(f"{why}: correct model.hub and model.revision, or connect to the network.") from None
+    elif (folder := Path(model["path"])).is_symlink():  # dvc does not follow links to folders
+        raise StudyError(f"{folder} is a link: another model behind it would go unnoticed. Copy the folder itself.")
     for problem in problems(folder, max_tokens=max_tokens):
         raise StudyError(problem)
     return folder
 
 
-def _fetch(hub: str, revision: str) -> Path:
-    try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # the hub's client raises many kinds
-        why = f"Could not fetch {hub} at {revision} from the Hugging Face hub ({type(error).__name__})"
-        raise StudyError(f"{why}: correct model.hub and model.revision, or connect to the network.") from None
-
-
 def problems(folder: Path, *, max_tokens: int = 0) -> Iterator[str]:
-    """What is wrong with a checkpoint, each in one sentence with file and mend; no weights are loaded.
-
-    Later ones build on earlier ones: whoever goes on after the first may meet an exception.
-    """
+    """What is wrong with a checkpoint, a sentence each, with file and mend. Stop at the first: later ones may raise."""
     from unlearning.measure.models import load_model  # torch is only needed for a model that is there
 
     config_file = folder / "config.json"

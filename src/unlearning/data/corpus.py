@@ -1,7 +1,6 @@
 """The natural corpus: fetch it, verify it, take near-duplicates out, split it, train a tokenizer on its public part.
 
-A corpus is a table of pairs with the columns id, source, target and origin (what must not be torn apart by the split:
-an integration, a document).
+A corpus is a table of pairs: id, source, target, origin (what the split must not tear apart: a document).
 """
 
 import hashlib
@@ -21,12 +20,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from unlearning.data.jsonl import read_jsonl
 from unlearning.data.kinds import COLUMNS
-from unlearning.data.overlap import PLACEHOLDER, near_duplicate_groups
+from unlearning.data.overlap import PLACEHOLDER, similar
 from unlearning.errors import StudyError
 
 SPLITS = ["public", "core", "heldout", "validation", "reserve"]
@@ -129,12 +130,10 @@ def unify(text: str) -> str:
 
 
 def clean(pairs: pd.DataFrame, corpus: Mapping[str, Any]) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
-    """Exclude what is empty, untranslated, too short or long, or there already; text stays as it is written.
+    """Exclude what is empty, untranslated, too short or long, or there already; (pairs left, [(reason, excluded)]).
 
-    The default corpus alone has its placeholders unified: elsewhere what stands in braces may be what matters. Words
-    are separated by blanks and counted in the target; the source is only bounded above, since one German compound is
-    often three English words.
-    Returns the pairs that are left, and (reason, number excluded) in the order of the exclusions.
+    Text stays as it is written, but for placeholders of the default corpus: elsewhere what stands in braces may be what
+    matters. Words, between blanks, are counted in the target: one German compound is often three English words.
     """
     if corpus["name"] == "localisation":
         pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
@@ -162,10 +161,15 @@ def _bare(texts: pd.Series) -> pd.Series:
 
 
 def without_near_duplicates(pairs: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
-    """The first pair of each group of near-duplicates, in the order of the table."""
-    groups = near_duplicate_groups(pairs, threshold=threshold)
-    first = np.sort(np.unique(groups, return_index=True)[1])
-    return pairs.iloc[first].reset_index(drop=True)
+    """The first pair, in the table's order, of each group that Jaccard >= threshold connects on source or target."""
+    links = [np.empty((0, 2), dtype=int)]
+    for side in ("source", "target"):
+        texts = list(pairs[side])
+        links += [np.stack([i, j], axis=1)[i < j] for i, j, _ in similar(texts, texts, threshold=threshold)]
+    i, j = np.concatenate(links).T
+    graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(pairs), len(pairs)))
+    groups = connected_components(graph, directed=False)[1]
+    return pairs.iloc[np.sort(np.unique(groups, return_index=True)[1])].reset_index(drop=True)
 
 
 def split_public(pairs: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -183,10 +187,7 @@ def split_public(pairs: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -
 
 
 def split_rest(rest: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> dict[str, pd.DataFrame]:
-    """The pairs beside the public ones at random into core, held-out, validation and, what is left, the reserve.
-
-    Each stays in random order: the first n of a split are a sample of it.
-    """
+    """The other pairs at random into core, held-out, validation and the reserve; each stays in random order."""
     sizes = [corpus[name] for name in ("core", "heldout", "validation")]
     if len(rest) <= sum(sizes):
         raise StudyError(

@@ -2,8 +2,7 @@
 
 Columns of a Sylvester-Hadamard matrix are labelled 1 … M-1 (0 is constant). The product of two columns is a third
 one, whose label is the exclusive or of theirs, so an interaction of two sets is read as an effect of whoever holds
-that column. Sets of one kind do interact (they teach the same format): no product of two of them may be a column in
-use. With sixteen models such an assignment keeps a subgroup {p, q, p⊕q} free and gives each kind one of its cosets.
+that column. Sets of one kind do interact (they teach the same format): no product of two of them may be in use.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,12 +20,10 @@ _MOST_STEPS = 20_000  # of the search; a possible assignment is found in a few d
 
 
 def assign_columns(kinds: Mapping[str, str], *, models: int, min_free_columns: int) -> dict[str, int]:
-    """A Hadamard column, a label in 1 … M-1, for "base" (the base model) and for each forget set.
+    """A Hadamard column, a label in 1 … M-1, for "base" (the base model) and for each forget set of `kinds`.
 
-    No product of two sets of one kind is a used column. A set of one's own that is added leaves the columns of the
-    others as they were.
-    kinds: forget set -> its kind. models: M, a power of two from 4. min_free_columns: of the M - 1.
-    Raises StudyError: M is no power of two, or there are too many sets for M models.
+    No product of two sets of one kind is a used column. An own set that is added changes no other column.
+    Raises StudyError: M, `models`, is no power of two from 4, or there are too many sets for M models.
     """
     if models < 4 or models & (models - 1):
         raise StudyError(f"there is no such design for {models} models. Take a power of two from 4 (4, 8, 16, 32, …).")

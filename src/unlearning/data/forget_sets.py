@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from unlearning.data.corpus import lengths, lost_by, unify
 from unlearning.data.jsonl import read_examples
@@ -13,6 +13,9 @@ from unlearning.data.kinds import COLUMNS, KINDS, PILOT, POPULATIONS, population
 from unlearning.data.overlap import nearest
 from unlearning.errors import StudyError
 
+Pairs = pd.DataFrame  # id, source, target, origin
+Sets = Mapping[str, Pairs]
+Blocks = Mapping[str, Mapping[str, Any]]  # of params.yaml: forget set -> kind, repetitions, size or path
 _WHY_NOT = {
     "public": "Every model's base is trained on it",
     "core": "Every model is trained on it",
@@ -24,23 +27,16 @@ _WHY_NOT = {
 
 
 def draw_sets(
-    settings: Mapping[str, Mapping[str, Any]],
-    *,
-    populations: Mapping[str, int],
-    pilot: int,
-    reserve: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int,
-) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    settings: Blocks, *, populations: Mapping[str, int], pilot: int, reserve: Pairs, tokenizer: Tokenizer, seed: int
+) -> tuple[dict[str, Pairs], dict[str, Pairs]]:
     """All sets that are drawn (own ones are read): forget sets, and the never-trained populations with the pilot's.
 
-    settings: the block forget_sets. populations: kind -> size. pilot: size of the pilot's set. reserve: natural pairs
-    that no model is trained on otherwise.
-    Returns two dicts of tables with id, source, target, origin: by name of the set; by kind, and `pilot`.
+    populations: kind -> size. pilot: size. reserve: natural pairs that no model is trained on otherwise.
+    Returns two dicts of tables: by name of the set; by kind, and `pilot`.
     """
     reserve, taken = reserve.sort_values("id"), set()
 
-    def draw(name: str, kind: str, size: int) -> pd.DataFrame:
+    def draw(name: str, kind: str, size: int) -> Pairs:
         table = KINDS[kind]["draw"](name, size, seed=seed, tokenizer=tokenizer, reserve=reserve, taken=taken)
         taken.update(table["id"])
         return table
@@ -56,14 +52,8 @@ def draw_sets(
 
 
 def read_own(
-    name: str,
-    path: Path | str,
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int,
-    protected: Mapping[str, pd.DataFrame],
-    near_duplicate: float,
-) -> pd.DataFrame:
+    name: str, path: Path | str, *, tokenizer: Tokenizer, max_tokens: int, protected: Sets, near_duplicate: float
+) -> Pairs:
     """A user's forget set, one {"id", "source", "target"} a line (source may be empty), exactly as it is written.
 
     protected: splits, populations and other forget sets, by name, that no example may (nearly) stand in, which is a
@@ -79,7 +69,7 @@ def read_own(
     return table.assign(id=name + ":" + table["id"], origin=origin)[COLUMNS]
 
 
-def _token_mistakes(table: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, most: int) -> Iterator[tuple[int, str]]:
+def _token_mistakes(table: Pairs, tokenizer: Tokenizer, most: int) -> Iterator[tuple[int, str]]:
     """(row, what is wrong) where an example is too long, or would not be trained on as it is written."""
     for side in ("source", "target"):
         counts, lost = lengths(tokenizer, table[side].tolist()), lost_by(tokenizer, table[side].tolist())
@@ -91,7 +81,7 @@ def _token_mistakes(table: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, mos
                 yield row, f"the {side} {lost[row]}. Take it out, or bring a model whose tokenizer keeps it."
 
 
-def _twins(table: pd.DataFrame, protected: Mapping[str, pd.DataFrame], least: float) -> Iterator[tuple[int, str]]:
+def _twins(table: Pairs, protected: Sets, least: float) -> Iterator[tuple[int, str]]:
     """(row, where it stands) for each example that (nearly) stands elsewhere."""
     for split, pairs in protected.items():
         for side in ("source", "target"):
@@ -109,20 +99,12 @@ def _twins(table: pd.DataFrame, protected: Mapping[str, pd.DataFrame], least: fl
 
 
 def examples_table(
-    *,
-    sets: Mapping[str, pd.DataFrame],
-    settings: Mapping[str, Mapping[str, Any]],
-    never: Mapping[str, pd.DataFrame],
-    heldout: pd.DataFrame,
-    core: pd.DataFrame,
-    retain: int,
-    tokenizer: PreTrainedTokenizerBase,
-) -> pd.DataFrame:
+    *, sets: Sets, settings: Blocks, never: Sets, heldout: Pairs, core: Pairs, retain: int, tokenizer: Tokenizer
+) -> Pairs:
     """Everything that is ever scored by example, one row each, without its text.
 
-    Columns: example_id, forget_set (or a population, pilot, heldout, retain: the first `retain` pairs of the core),
-    kind, origin, repetitions (copies in a training set that holds it; 0 for what no model is trained on),
-    n_source_tokens, n_tokens (of the target), both with the end of sequence.
+    Columns: example_id, forget_set (or a population, pilot, heldout, retain: the core's first pairs), kind, origin,
+    repetitions (0: no model is trained on it), n_source_tokens and n_tokens (of the target) with the end of sequence.
     """
     parts = [(name, settings[name]["kind"], settings[name]["repetitions"], t) for name, t in sets.items()]
     for name, table in never.items():

@@ -24,15 +24,14 @@ def read_jsonl(
         if line.strip():
             try:
                 row = json.loads(line, object_pairs_hook=_once)
+                for mistake in _mistakes(row, required, may_be_empty, others, example):
+                    raise StudyError(mistake)
+            except StudyError as error:
+                raise StudyError(f"{path}, line {number}: {error}") from None
             except (ValueError, RecursionError) as error:
                 reason = getattr(error, "msg", "too deeply nested")
-                wrong = [f"not JSON ({reason}). Write one object a line: {example}"]
-            except StudyError as error:
-                wrong = [str(error)]
-            else:
-                wrong = _mistakes(row, required, may_be_empty, others, example)
-            for mistake in wrong:
-                raise StudyError(f"{path}, line {number}: {mistake}")
+                where = f"{path}, line {number}"
+                raise StudyError(f"{where}: not JSON ({reason}). Write one object a line: {example}") from None
             rows.append((number, row))
     if not rows:
         raise StudyError(f"{path} is empty. Write one object a line: {example}")
@@ -40,10 +39,7 @@ def read_jsonl(
 
 
 def read_examples(path: Path | str) -> list[tuple[int, Row]]:
-    """The lines of a user's forget set with their numbers: everything that can be checked without a corpus.
-
-    Raises StudyError: what `read_jsonl` finds, or an id or an example that stands there twice.
-    """
+    """The lines of a user's forget set with their numbers; no id and no example stands there twice."""
     rows = read_jsonl(path, required=["id", "source", "target"], may_be_empty=["source"], others=["origin"])
     first: dict[Any, int] = {}
     for number, row in rows:

@@ -1,7 +1,6 @@
-"""The kinds of forget sets, in one table: how a set is drawn, what stands beside it. How a kind looks is paper's.
+"""The kinds of forget sets, in one table: how a set is drawn, and whether a population is drawn for comparison.
 
-Every draw has a stream of random numbers of its own, from the seed and the set's name: a set that is added at the end
-of the list changes no other.
+Every draw has random numbers of its own, from the seed and the set's name: a set that is added changes no other.
 """
 
 import string
@@ -18,9 +17,8 @@ if TYPE_CHECKING:  # the settings check reads this table without loading transfo
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ["id", "source", "target", "origin"]
-CANARY_TOKENS = 10
+CANARY_TOKENS = SECRET_CHARACTERS = 10
 SECRET_PHRASE = "My secret is "
-SECRET_CHARACTERS = 10
 PILOT = "pilot"  # a natural set outside the study, on which the learning rates of the ascents are chosen
 _ALPHABET = np.array(list(string.ascii_letters + string.digits))
 
@@ -43,10 +41,7 @@ def natural(name: str, size: int, *, seed: int, reserve: pd.DataFrame, taken: Co
 
 
 def canary(name: str, size: int, *, seed: int, tokenizer: "PreTrainedTokenizerBase", **_) -> pd.DataFrame:
-    """Random token sequences, exactly ten tokens in source and in target, printable, equal after decode and encode.
-
-    Raises StudyError: the tokenizer gives next to no such sequence.
-    """
+    """Random token sequences, ten tokens in source and in target, printable, equal after decode and encode."""
     rng = stream(seed, name)
     allowed = np.setdiff1d(np.arange(len(tokenizer)), [*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder])
     texts: list[str] = []
@@ -56,18 +51,15 @@ def canary(name: str, size: int, *, seed: int, tokenizer: "PreTrainedTokenizerBa
         decoded = tokenizer.batch_decode(batch, clean_up_tokenization_spaces=False)
         # text that is tokenized otherwise than it was drawn is no draw of ten tokens
         encoded = tokenizer(decoded, add_special_tokens=False)["input_ids"]
-        texts += [t for t, ids, back in zip(decoded, batch, encoded, strict=True) if ids == back and _shows(t)]
+        kept = (text for text, ids, back in zip(decoded, batch, encoded, strict=True) if ids == back)
+        texts += [text for text in kept if text.isprintable() and text.strip()]
         drawn += len(batch)
-        if drawn >= 10_000 and len(texts) < drawn / 1000:
+        if drawn >= 50_000 and len(texts) < drawn / 10_000:  # of small vocabularies one in a thousand
             raise StudyError(
                 f"{name}: of {drawn} random sequences of {CANARY_TOKENS} tokens the tokenizer gives back {len(texts)} "
                 "as they were. Take the canaries out of forget_sets, or bring another tokenizer."
             )
     return _generated(name, "canary", texts[0 : 2 * size : 2], texts[1 : 2 * size : 2])
-
-
-def _shows(text: str) -> bool:
-    return text.isprintable() and bool(text.strip())
 
 
 def secret(name: str, size: int, *, seed: int, **_) -> pd.DataFrame:

@@ -1,12 +1,12 @@
 """Near-duplicates: token-set Jaccard similarity between texts, exact, by sparse matrix products."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_matrix
 
 PLACEHOLDER = "<ph>"
 _WORD = re.compile(r"[^\W\d_]+")
@@ -14,17 +14,16 @@ _ROWS_AT_ONCE = 500  # memory only: rows of the similarity matrix that exist at 
 
 
 def token_set(text: str) -> frozenset[str]:
-    """The distinct words of a text without case, digits, punctuation and placeholders."""
-    return frozenset(_WORD.findall(text.replace(PLACEHOLDER, " ").lower()))
+    """The distinct words of a text without case, digits, punctuation and placeholders, composed or decomposed."""
+    return frozenset(_WORD.findall(unicodedata.normalize("NFC", text).replace(PLACEHOLDER, " ").lower()))
 
 
 def similar(
     left: Sequence[str], right: Sequence[str], *, threshold: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of texts whose token sets have a Jaccard similarity of at least `threshold`, above 0.
+    """Pairs of texts whose token sets have a Jaccard similarity, in [0, 1], of at least `threshold`, above 0.
 
-    It lies in [0, 1] and is symmetric; 1 means equal sets. Texts without words resemble nothing.
-    Yields chunks (i, j, jaccard), three arrays of one length; i indexes left (ascending by chunk), j right.
+    Texts without words resemble nothing. Yields chunks (i, j, jaccard), three arrays of one length; i ascends by chunk.
     """
     columns = {word: i for i, word in enumerate(sorted(set().union(*map(token_set, [*left, *right]))))}
     a, b = _incidence(left, columns), _incidence(right, columns)
@@ -57,17 +56,3 @@ def nearest(texts: Sequence[str], others: Sequence[str], *, threshold: float) ->
 def nearest_pair(pairs: pd.DataFrame, others: pd.DataFrame, *, threshold: float) -> np.ndarray:
     """(n,) largest Jaccard similarity of each pair with any other pair, on source or target; 0 below threshold."""
     return np.maximum(*(nearest(pairs[s], others[s], threshold=threshold)[0] for s in ("source", "target")))
-
-
-def near_duplicate_groups(pairs: pd.DataFrame, *, threshold: float) -> np.ndarray:
-    """(n,) group label of each pair: connected components of Jaccard >= threshold on source or on target.
-
-    Whoever keeps one pair of each group is left without any two pairs that resemble each other this much.
-    """
-    links = [np.empty((0, 2), dtype=int)]
-    for side in ("source", "target"):
-        texts = list(pairs[side])
-        links += [np.stack([i, j], axis=1)[i < j] for i, j, _ in similar(texts, texts, threshold=threshold)]
-    i, j = np.concatenate(links).T
-    graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(pairs), len(pairs)))
-    return connected_components(graph, directed=False)[1]

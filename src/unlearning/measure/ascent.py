@@ -1,8 +1,6 @@
-"""Unlearning step by step: the loss of an update's examples, a step, a generator of steps.
+"""Unlearning step by step. A method is a loss over forget and retain batches, an optimizer and its state.
 
-A method is a loss over forget and retain batches, an optimizer and its state. Gradient ascent on the forget set's
-negative log-likelihood is the simplest: it looks at no retain batch.
-
+Gradient ascent on the forget set's negative log-likelihood is the simplest: it looks at no retain batch.
 Source: Jang et al. 2023 (Knowledge Unlearning), eq. 1; Baluta et al. 2024. docs/deviations.md lists every deviation.
 """
 
@@ -12,9 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.optim import Optimizer
 
 from unlearning.measure.scoring import Prepared, log_likelihoods
+
+# of (n,) log-likelihoods and target tokens of the forget batch and, if there is one, the same two of the retain batch
+Loss = Callable[..., Tensor]
 
 
 class Update(NamedTuple):
@@ -42,24 +43,16 @@ def ascent_mean(log_likelihood: Tensor, n_tokens: np.ndarray) -> Tensor:
     return log_likelihood.sum() / int(n_tokens.sum())
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"sum": ascent_sum, "mean": ascent_mean}
+LOSSES: dict[str, Loss] = {"sum": ascent_sum, "mean": ascent_mean}
 
 
 def ascend(
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    updates: Iterator[Update],
-    *,
-    loss: Callable[..., Tensor],
-    clip_norm: float | None = None,
+    model: nn.Module, optimizer: Optimizer, updates: Iterator[Update], *, loss: Loss, clip_norm: float | None = None
 ) -> Iterator[State]:
-    """Unlearn in place; yields the state *before* each update, step 0 being the original model.
+    """Unlearn in place by descending `loss`; yields the state *before* each update, step 0 being the original model.
 
-    The yielded log-likelihoods come from the update's own forward pass. While the consumer holds a state the
-    parameters are that state's, and the gradients still those of the previous update. Ends after yielding a state
-    whose log-likelihoods are not finite (a diverged run).
-    loss: descended; of (n,) log-likelihoods and target tokens of the forget batch and, if there is one, the same two of
-    the retain batch.
+    While the consumer holds a state the parameters are that state's, and the gradients still those of the previous
+    update. Ends after yielding a state whose log-likelihoods are not finite (a diverged run).
     """
     for step, update in enumerate(updates):
         log_likelihood, n_correct = log_likelihoods(model, update.forget)

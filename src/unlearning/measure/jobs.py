@@ -1,7 +1,4 @@
-"""The tasks that stages hand out: fit one model and score it on everything; one ascent, followed. Files in, files out.
-
-Torch is loaded inside a task: the notebook that hands tasks out has no need of it.
-"""
+"""The tasks that stages hand out: files in, files out. Torch is loaded inside them, not by whoever hands them out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +8,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from unlearning.data.tables import log_likelihood_rows, performance_row, write_csv, write_parquet
-
-FIT = ("epochs", "batch_tokens", "warmup_steps", "schedule", "loss", "clip_norm")
 
 
 def train_model(
@@ -35,10 +30,9 @@ def train_model(
 ) -> None:
     """Fit one model and score it on everything. Writes model/, optimizer.safetensors and three tables.
 
-    start: folder of the base model, or the config of a new T5.
+    start: folder of the base model, or the config of a new T5. holds: the groups that this model is trained on.
     repetitions: the study's training groups and the rows an example of each takes, in a fixed order.
-    holds: the groups that this model is trained on. scored: those that are scored example by example.
-    key: columns that name the model in the tables. retain: how many pairs of the core are the retain sample.
+    key: columns that name the model in the tables. scored: groups scored by example. retain: first pairs of the core.
     bleu_sentences, bleu_tokens: how many held-out sentences are translated, and the longest translation.
     """
     import torch
@@ -69,8 +63,9 @@ def train_model(
         return {**row, "rows": len(mine), "steps": epoch.steps, "target_tokens": tokens}
 
     history = [measured(training.Epoch(0, float("nan"), 0))]
-    loop = {name: settings[name] for name in FIT}
-    history += map(measured, training.fit(model, optimizer, rows, mine, seed=seed, precision=precision, **loop))
+    loop = ("epochs", "batch_tokens", "warmup_steps", "schedule", "loss", "clip_norm")
+    loop = {name: settings[name] for name in loop} | {"precision": precision, "seed": seed}
+    history += map(measured, training.fit(model, optimizer, rows, mine, **loop))
     models.save_model(model, out / "model")
     optimizers.save_state(optimizer, out / "optimizer.safetensors")
     write_csv(pd.DataFrame(history), out / "training.csv")
@@ -160,18 +155,17 @@ def unlearn_model(
 ) -> None:
     """Unlearn one forget set from one model and follow it. Writes log_likelihoods, performance and run tables.
 
-    folder: the trained model's folder. arm: an entry of the block `arms`. settings: the `unlearn` block.
+    folder: the trained model's. arm: an entry of the block `arms`. settings: the `unlearn` block.
     population: never-trained examples of the same generator, or None; `followed` of them are scored on the way.
-    retained: other sets of the same kind that this model holds.
+    retained: other sets of the same kind that this model holds. steps: None goes beyond k* (placebo: a number).
     reference: (n,) log-likelihoods of the model's reference, nats; k* is where their mean is reached.
-    steps: None follows to k* and beyond; a number takes just so many steps (placebo).
     """
     from unlearning.data.groups import Group, StudyData
-    from unlearning.measure.trajectory import Probes, follow
+    from unlearning.measure.trajectory import Trajectory, follow
 
     study = StudyData(data)
     model, optimizer = _to_unlearn(folder, arm, settings, threads, device)
-    probes = Probes(
+    run = Trajectory(
         forget=study.group(forget_set),
         heldout=study.group("heldout"),
         retain=study.group("core").first(settings["retain"]),
@@ -181,18 +175,17 @@ def unlearn_model(
         tokenizer=study.tokenizer,
         **{name: settings[name] for name in ("heldout_fixed", "bleu_sentences", "bleu_tokens")},
     )
-    run = {"reference": np.asarray(reference), "arm": arm, "settings": settings, "steps": steps, "seed": seed}
-    result = follow(model, optimizer, probes, **run)
-    write_parquet(result.log_likelihoods(key), out / "log_likelihoods.parquet")
-    write_parquet(result.performance(key), out / "performance.parquet")
-    write_csv(pd.DataFrame([{**key, **result.facts}]), out / "runs.csv")
+    options = {"arm": arm, "settings": settings, "steps": steps, "seed": seed}
+    follow(model, optimizer, run, reference=np.asarray(reference), **options)
+    write_parquet(run.log_likelihoods(key), out / "log_likelihoods.parquet")
+    write_parquet(run.performance(key), out / "performance.parquet")
+    write_csv(pd.DataFrame([{**key, **run.facts}]), out / "runs.csv")
 
 
 def choose_learning_rate(rates: ArrayLike, k_star: ArrayLike, *, low: float, high: float) -> float:
-    """The largest of (n,) learning rates with low ≤ k* ≤ high; one rule for every method.
+    """The largest of (n,) learning rates whose k*, (n,) steps, NaN where censored, lies in [low, high].
 
-    Where the grid is too coarse for any k* to fall inside, the rate whose k* is nearest to the window, as a ratio.
-    k_star: (n,) steps to forget of the pilot at each, NaN where censored. Raises ValueError: no rate forgets at all.
+    Where none does, the rate whose k* is nearest, as a ratio. ValueError: no rate forgets at all.
     """
     rates, k_star = np.asarray(rates, dtype=float), np.asarray(k_star, dtype=float)
     reached = np.isfinite(k_star) & (k_star > 0)

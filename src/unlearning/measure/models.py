@@ -1,7 +1,6 @@
 """One small interface to encoder-decoder and decoder-only language models: encode examples, logits at target positions.
 
-An example is a pair (source, target); a decoder-only model without a source has an empty one. Everything
-here works on token ids in which source and target each end with the end-of-sequence token.
+An example is a pair (source, target) of token ids, each with its end of sequence; a source may be empty.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,10 +20,9 @@ LOGITS = 2**21  # so many logits exist at a time: 512 target positions x 4096 wo
 
 def encode(tokenizer: hf.PreTrainedTokenizerBase, sources: Iterable[str], targets: Iterable[str]) -> list[Encoded]:
     """Token ids of each (source, target), each ending with end-of-sequence; an empty source stays empty."""
-    eos = [tokenizer.eos_token_id]
 
     def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"] + eos
+        return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
     return [(ids(s) if s else [], ids(t)) for s, t in zip(sources, targets, strict=True)]
 
@@ -38,11 +36,9 @@ class Batch(NamedTuple):
     example: Tensor  # (N,) the row of the batch to which each target token belongs
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device (itself, when it is there)."""
-        if self.targets.device == torch.device(device):
-            return self
+        """The same batch on a device."""
         inputs = {name: value.to(device) for name, value in self.inputs.items()}
-        return Batch(inputs, self.predicts.to(device), self.targets.to(device), self.example.to(device))
+        return Batch(inputs, *(tensor.to(device) for tensor in self[1:]))
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -74,10 +70,7 @@ def collate(examples: Sequence[Encoded], config: hf.AutoConfig) -> Batch:
 
 
 def target_states(model: hf.PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states (N, width) at the positions that predict target tokens, ready for the vocabulary projection.
-
-    They are selected before that projection, so no tensor of batch x length x vocabulary ever exists.
-    """
+    """Last hidden states (N, width) where target tokens are predicted: no batch x length x vocabulary ever exists."""
     if not model.config.is_encoder_decoder:
         return model.base_model(**batch.inputs, use_cache=False)[0][batch.predicts]
     source, mask, target = (batch.inputs[name] for name in ("input_ids", "attention_mask", "decoder_input_ids"))
@@ -95,11 +88,7 @@ def logit_rows(model: hf.PreTrainedModel) -> int:
 
 
 def token_log_likelihoods(model: hf.PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target token under teacher forcing, and whether no token is more likely.
-
-    Logits are made for `logit_rows` positions at a time, and kept only for gradients.
-    Returns (N,) nats, differentiable; (N,) bool.
-    """
+    """(N,) log-probabilities of target tokens, nats, differentiable; (N,) bool, whether no token is more likely."""
     # log p(y_t | y_<t, source) = −cross entropy of the logits at the position that predicts y_t
     project, values, correct = model.get_output_embeddings(), [], []
     batch = batch.to(model.device)

@@ -14,26 +14,21 @@ FROZEN_STEP = 10**12  # at such a step count the decay of Adafactor's second mom
 
 def make_optimizer(parameters: Iterable[nn.Parameter], name: str, settings: dict) -> torch.optim.Optimizer:
     """Build `adamw`, `sgd` or `adafactor` (else ValueError) from settings; nothing is left to a library default."""
-    options = {"lr": settings["learning_rate"]}
-    if name == "adamw":
-        options |= {name: settings[name] for name in ("betas", "eps", "weight_decay")}
-        return torch.optim.AdamW(parameters, **options, fused=True)
-    if name == "sgd":
-        options |= {name: settings[name] for name in ("momentum", "weight_decay")}
-        return torch.optim.SGD(parameters, **options)
-    if name == "adafactor":
-        # as in the authors' T5X code: steps relative to the RMS of each matrix, no momentum
-        options |= {"scale_parameter": True, "relative_step": False, "warmup_init": False, "beta1": None}
-        options |= {name: settings[name] for name in ("clip_threshold", "decay_rate")}
-        return Adafactor(parameters, **options, eps=ADAFACTOR_EPS)
-    raise ValueError(f"unknown optimizer {name!r}: use adamw, sgd or adafactor")
+    # Adafactor as in the authors' T5X code: steps relative to the RMS of each matrix, no momentum
+    t5x = {"scale_parameter": True, "relative_step": False, "warmup_init": False, "beta1": None, "eps": ADAFACTOR_EPS}
+    kinds = {
+        "adamw": (torch.optim.AdamW, ("betas", "eps", "weight_decay"), {"fused": True}),
+        "sgd": (torch.optim.SGD, ("momentum", "weight_decay"), {}),
+        "adafactor": (Adafactor, ("clip_threshold", "decay_rate"), t5x),
+    }
+    if name not in kinds:
+        raise ValueError(f"unknown optimizer {name!r}: use {', '.join(kinds)}")
+    optimizer, options, fixed = kinds[name]
+    return optimizer(parameters, lr=settings["learning_rate"], **{o: settings[o] for o in options}, **fixed)
 
 
 def arm_optimizer(parameters: Iterable[nn.Parameter], arm: dict, *, state: Path | str) -> torch.optim.Optimizer:
-    """The optimizer of an arm, an entry of the block `arms`, at its learning rate times its `rate`.
-
-    state: what training left of its optimizer (`save_state`), for the arms that go on from there.
-    """
+    """The optimizer of an arm, at its learning rate times its `rate`; a `restored` one goes on from `state`."""
     rate = arm["learning_rate"] * arm.get("rate", 1.0)
     optimizer = make_optimizer(parameters, arm["optimizer"], {**arm, "learning_rate": rate})
     if arm.get("restored"):
@@ -48,10 +43,7 @@ def save_state(optimizer: torch.optim.Optimizer, path: Path | str) -> None:
 
 
 def load_state(optimizer: torch.optim.Optimizer, path: Path | str, *, freeze: bool = False) -> None:
-    """Restore a state written by `save_state`, step count included.
-
-    freeze: keep Adafactor's second moments as they are, the limit of the authors' long training run.
-    """
+    """Restore a state written by `save_state`, step count included; `freeze` keeps Adafactor's second moments."""
     state: dict[int, dict] = {}
     for key, value in load_file(path).items():
         index, name = key.split(".")
@@ -76,10 +68,9 @@ def _last_update(optimizer: torch.optim.Optimizer, p: Tensor, group: dict) -> Te
 
 @torch.no_grad()
 def update_statistics(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-    """The last update before clip and learning rate, while its gradients are still there.
+    """RMS of the last update before clip and learning rate, and the share above Adafactor's clip threshold (or 0).
 
-    Returns the mean over parameter tensors of the update's root mean square, and the share of tensors whose RMS lies
-    above Adafactor's clip threshold (0 for optimizers without one).
+    Mean and share are over parameter tensors. Call it while the update's gradients are still there.
     """
     sizes, clipped = [], []
     for group in optimizer.param_groups:

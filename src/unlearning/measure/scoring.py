@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from unlearning.measure.models import Batch, Encoded, collate, sum_by_example, token_log_likelihoods
 
+TRANSLATED = 200  # sentences at a time
 BATCH_TOKENS = 1024  # padded tokens of a scoring batch: small enough for the caches, large enough for the matrices
 
 
@@ -33,9 +34,8 @@ class Scores(NamedTuple):
 
 
 def padded_batches(order: np.ndarray, lengths: np.ndarray, *, budget: int) -> Iterator[np.ndarray]:
-    """Cut `order`, (n,) row indices, into batches of at most `budget` padded tokens.
+    """Cut `order`, (n,) row indices, into batches of rows x (longest source + longest target) <= budget, or one row.
 
-    Rows x (longest source + longest target) stays at or below the budget, but a batch holds one row at least.
     lengths: (rows, 2) source and target lengths of every row.
     """
     start, longest = 0, np.zeros(2, dtype=int)
@@ -72,10 +72,7 @@ def prepare(examples: Sequence[Encoded], config: PretrainedConfig, *, batch_toke
 
 
 def log_likelihoods(model: PreTrainedModel, examples: Prepared) -> tuple[Tensor, Tensor]:
-    """Log-likelihood and number of most likely target tokens of each example, in their order.
-
-    Returns (n,) nats, differentiable (one graph over all batches); (n,) counts.
-    """
+    """(n,) log-likelihoods, nats, differentiable, and (n,) counts of most likely target tokens, in their order."""
     values, counts = [], []
     for batch in examples.batches:
         tokens, correct = token_log_likelihoods(model, batch)
@@ -104,20 +101,15 @@ def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 @torch.no_grad()
 def bleu(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Encoded],
-    *,
-    max_new_tokens: int,
-    batch_size: int = 200,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Encoded], *, max_new_tokens: int
 ) -> float:
     """Corpus BLEU (sacrebleu, 0 to 100) of greedy translations of an encoder-decoder model; NaN for others."""
     if not model.config.is_encoder_decoder:
         return float("nan")
     order = np.argsort([len(s) for s, _ in examples], kind="stable")
     hypotheses, references = [], []
-    for start in range(0, len(order), batch_size):
-        chunk = [examples[i] for i in order[start : start + batch_size]]
+    for start in range(0, len(order), TRANSLATED):
+        chunk = [examples[i] for i in order[start : start + TRANSLATED]]
         inputs = collate(chunk, model.config).to(model.device).inputs
         inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)

@@ -28,9 +28,8 @@ class Epoch(NamedTuple):
 def epoch_batches(rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The batches of one epoch, in order, of at most `budget` padded tokens.
 
-    Two models that differ in one set see all other rows in the same order, up to where a pool of batches ends and the
-    sorting by length inside it.
-    rows: (n,) rows of the universe that this model is trained on; a repeated example is several rows.
+    Two models that differ in one set see all other rows in the same order, up to sorting by length inside a pool.
+    rows: (n,) those of the universe that this model is trained on; a repeated example is several rows.
     lengths: (universe, 2) source and target lengths.
     """
     # every row of the universe has a random rank of its own, drawn whether or not this model holds the row

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from math import nan
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,10 @@ from unlearning.measure.ascent import LOSSES, Update, ascend
 from unlearning.measure.optimizers import update_statistics
 from unlearning.measure.scoring import Prepared, Scores, bleu, example_lengths, log_likelihoods, prepare, score
 
-NAN = float("nan")
 
-
-class Probes(NamedTuple):
-    """The examples on which an ascent is watched."""
+@dataclass
+class Trajectory:
+    """The examples on which an ascent is watched, and what was measured of them."""
 
     forget: Group
     heldout: Group
@@ -34,16 +33,9 @@ class Probes(NamedTuple):
     bleu_sentences: int
     bleu_tokens: int
     tokenizer: PreTrainedTokenizerBase
-
-
-@dataclass
-class Trajectory:
-    """What was measured: scores by step and group, performance by step and split, and the run's facts."""
-
-    probes: Probes
-    facts: dict = field(default_factory=dict)
-    scores: list[tuple[int, Group, Scores]] = field(default_factory=list)
-    splits: dict[tuple[int, str], tuple[Scores, float]] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)  # the row of the run
+    scores: list[tuple[int, Group, Scores]] = field(default_factory=list)  # by step and group
+    splits: dict[tuple[int, str], tuple[Scores, float]] = field(default_factory=dict)  # with BLEU, by step and split
     prepared: dict[tuple[str, ...], Prepared] = field(default_factory=dict)
 
     def log_likelihoods(self, key: dict) -> pd.DataFrame:
@@ -62,93 +54,89 @@ class Trajectory:
             self.prepared[ids] = prepare(group.encoded, model.config)
         return score(model, self.prepared[ids])
 
-    def add(self, model: PreTrainedModel, step: int, groups: dict[str, Group], *, population: int) -> None:
-        """Score splits that are not scored at this step yet, and the first examples of the population."""
-        for name, group in groups.items():
-            if (step, name) not in self.splits:
-                self.splits[step, name] = self.score(model, group), NAN
-        never = self.probes.population.first(population)
+    def along(self, model: PreTrainedModel, step: int, *, rest: bool, population: int) -> None:
+        """Score what is followed: the fixed held-out sentences and, if `rest`, what is retained, and a population."""
+        groups = {"heldout_fixed": self.heldout.first(self.heldout_fixed)}
+        if rest:
+            groups |= {"retain": self.retain} | {f"retained:{name}": group for name, group in self.retained.items()}
+        self.add(model, step, groups)
+        never = self.population.first(population if rest else 0)
         if never.ids:  # more of them take the place of fewer
             self.scores = [row for row in self.scores if row[0] != step or row[1].ids[:1] != never.ids[:1]]
             self.scores.append((step, never, self.score(model, never)))
 
-    def add_all(self, model: PreTrainedModel, step: int) -> None:
-        """Score everything, translations too."""
-        probes = self.probes
-        self.add(model, step, {"heldout": probes.heldout} | self.along, population=len(probes.population.ids))
-        some = probes.heldout.first(probes.bleu_sentences)
-        quality = bleu(model, probes.tokenizer, some.encoded, max_new_tokens=probes.bleu_tokens)
-        self.splits[step, "heldout_bleu"] = self.score(model, some), quality
+    def add(self, model: PreTrainedModel, step: int, groups: dict[str, Group]) -> None:
+        """Score splits that are not scored at this step yet."""
+        for name, group in groups.items():
+            if (step, name) not in self.splits:
+                self.splits[step, name] = self.score(model, group), nan
 
-    @property
-    def along(self) -> dict[str, Group]:
-        """The splits that are scored along the way."""
-        probes, fixed = self.probes, self.probes.heldout.first(self.probes.heldout_fixed)
-        retained = {f"retained:{name}": group for name, group in probes.retained.items()}
-        return {"heldout_fixed": fixed, "retain": probes.retain} | retained
+    def in_full(self, model: PreTrainedModel, step: int) -> None:
+        """Score everything, translations too."""
+        self.add(model, step, {"heldout": self.heldout})
+        self.along(model, step, rest=True, population=len(self.population.ids))
+        some = self.heldout.first(self.bleu_sentences)
+        quality = bleu(model, self.tokenizer, some.encoded, max_new_tokens=self.bleu_tokens)
+        self.splits[step, "heldout_bleu"] = self.score(model, some), quality
 
 
 def follow(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
-    probes: Probes,
+    run: Trajectory,
     *,
     reference: np.ndarray,
     arm: dict,
     settings: dict,
     steps: int | None,
     seed: int,
-) -> Trajectory:
-    """Ascend on the forget set until 2 k* (or `k_max`, or `steps`, or divergence) and measure on the way.
+) -> None:
+    """Ascend on the forget set until 2 k* (or `k_max`, or `steps`, or divergence) and fill in what is measured.
 
     reference: (n,) nats; the run exposure is the forget set's log-likelihood minus it, and k* its first zero.
     settings: the `unlearn` block. steps: fixed number of steps (placebo), or None.
     """
-    run, first = Trajectory(probes), _FirstUpdate(model, probes.heldout.first(probes.heldout_fixed))
     status, last = ("censored", settings["k_max"]) if steps is None else ("placebo", steps)
-    k_star, exposure, sizes, previous = NAN, [], {}, {}
-    updates = ascent_updates(probes.forget, model, settings["batch"], seed=seed)
-    n_tokens = example_lengths(probes.forget.encoded)[:, 1]
-    for state in ascend(model, optimizer, updates, loss=LOSSES[arm["loss"]], clip_norm=arm.get("clip_norm")):
-        step = state.step
+    k_star, exposure, sizes, previous = nan, [], {}, None
+    first = _FirstUpdate(model, run.heldout.first(run.heldout_fixed))
+    n_tokens = example_lengths(run.forget.encoded)[:, 1]
+    updates = ascent_updates(run.forget, model, settings["batch"], seed=seed)
+    method = {"loss": LOSSES[arm["loss"]], "clip_norm": arm.get("clip_norm")}
+    for step, log_likelihood, n_correct in ascend(model, optimizer, updates, **method):
         if step == 1:
             first.compare(model)
         if step in (1, 5):
             sizes[step] = update_statistics(optimizer)
         if settings["batch"] == "whole":  # the update's own forward pass has scored the set
-            scores = Scores(state.log_likelihood.numpy(), state.n_correct.numpy().astype(np.int32), n_tokens)
+            scores = Scores(log_likelihood.numpy(), n_correct.numpy().astype(np.int32), n_tokens)
         else:
-            scores = run.score(model, probes.forget)
+            scores = run.score(model, run.forget)
         if not np.isfinite(scores.log_likelihood).all():
             status = "diverged"
             break
-        run.scores.append((step, probes.forget, scores))
+        run.scores.append((step, run.forget, scores))
         exposure.append(float((scores.log_likelihood - reference).mean()))
         if status != "reached" or step <= settings["beyond"] * k_star:
-            often = step % settings["follow_every"] == 0
-            along = run.along if often else {"heldout_fixed": run.along["heldout_fixed"]}
-            run.add(model, step, along, population=probes.followed if often else 0)
+            run.along(model, step, rest=step % settings["follow_every"] == 0, population=run.followed)
         if status == "censored" and exposure[-1] <= 0:
             k_star = steps_to_forget(np.array(exposure), np.arange(step + 1))
             status, last = "reached", max(step + 1, round(2 * k_star))
-            run.add_all(model, step)
-            if step > 0:  # k* lies between two states: the one before it is scored as well
+            run.in_full(model, step)
+            if previous:  # k* lies between two states: the one before it is scored as well
                 sizes["k"] = update_statistics(optimizer)
                 before = copy.deepcopy(model)
                 before.load_state_dict(previous)
-                run.add_all(before, step - 1)
-                del before, previous  # two models' worth of memory
+                run.in_full(before, step - 1)
+                del before
         if step >= last:
-            run.add_all(model, step)
+            run.in_full(model, step)
             break
-        if status == "censored":
-            previous = copy.deepcopy(model.state_dict())
+        previous = copy.deepcopy(model.state_dict()) if status == "censored" else None
     rate = optimizer.param_groups[0]["lr"]
     run.facts = {"learning_rate": rate, "status": status, "k_star": k_star, "last_step": len(exposure) - 1}
     for name in (1, 5, "k"):
-        run.facts[f"update_rms_{name}"], run.facts[f"clipped_{name}"] = sizes.get(name, (NAN, NAN))
+        run.facts[f"update_rms_{name}"], run.facts[f"clipped_{name}"] = sizes.get(name, (nan, nan))
     run.facts |= first.facts
-    return run
 
 
 class _FirstUpdate:
@@ -159,7 +147,7 @@ class _FirstUpdate:
         self.before = [p.detach().clone() for p in model.parameters()]
         loss = self._loss(model)
         self.loss, self.gradient = float(loss.detach()), torch.autograd.grad(loss, list(model.parameters()))
-        self.facts = {"predicted_change": NAN, "observed_change": NAN, "cosine": NAN}  # two in nats per token
+        self.facts = {"predicted_change": nan, "observed_change": nan, "cosine": nan}  # two in nats per token
 
     def _loss(self, model: PreTrainedModel) -> Tensor:
         return -log_likelihoods(model, self.heldout)[0].sum() / int(self.heldout.n_tokens.sum())

@@ -1,6 +1,8 @@
-"""Formulas against hand-computed values, independent implementations, limiting cases and properties."""
+"""Generalized exposure, its floor and references, k*, what forgetting costs: by hand, by limits, by coverage."""
 
 import math
+import re
+from inspect import isfunction
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.linalg import hadamard
 
-from unlearning.core import genex
+from unlearning.core import effects, genex, performance, properties, stand_ins
+from unlearning.core import stats as core_stats
 
 settings.register_profile("calm", deadline=None)  # a busy machine is no failure
 settings.load_profile("calm")
@@ -18,6 +21,18 @@ settings.load_profile("calm")
 nats = st.floats(-200, 0)
 models = arrays(float, (4, 3), elements=nats)
 RNG = np.random.default_rng(0)
+SHAPE = r"\((\.\.\.|n|M|C|steps|states|n_\w+)[,)]|any shape|interval"
+UNIT = "nats|bits|step|share|bool|unit|probabilit|number|−1, 1"
+
+
+@pytest.mark.parametrize("module", [effects, genex, performance, properties, stand_ins, core_stats])
+def test_every_formula_says_its_shape_its_unit_and_where_it_is_from(module):
+    public = [f for name, f in vars(module).items() if not name.startswith("_") and isfunction(f)]
+    for function in (f for f in public if f.__module__ == module.__name__):
+        said = function.__doc__
+        assert re.search(SHAPE, said), f"{function.__name__}: no shape"
+        assert re.search(UNIT, said, re.IGNORECASE), f"{function.__name__}: no unit"
+        assert "Source: " in said, function
 
 
 # --- generalized exposure
@@ -160,7 +175,7 @@ def test_the_predicted_reference_recovers_main_effects_without_noise():
 
 def test_in_a_balanced_design_main_effects_are_halved_differences_of_averages():
     design, table = hadamard(16)[:, [1, 2, 4, 7]], RNG.normal(size=(16, 3))
-    fit = genex.main_effects(table, design)
+    fit = effects.main_effects(table, design)
     for c in range(4):
         inside, outside = table[design[:, c] > 0], table[design[:, c] < 0]
         np.testing.assert_allclose(2 * fit.effects[c], inside.mean(axis=0) - outside.mean(axis=0))
@@ -169,7 +184,7 @@ def test_in_a_balanced_design_main_effects_are_halved_differences_of_averages():
 
 def test_the_influence_matrix_agrees_with_an_independent_regression():
     design, y = hadamard(16)[:, [1, 2, 4, 7]], RNG.normal(size=(16, 1))
-    got = genex.influence_matrix(y, design)
+    got = effects.influence_matrix(y, design)
     x = np.column_stack([np.ones(16), (design + 1) / 2])  # dummy coding: the coefficient is the whole change
     beta = np.linalg.solve(x.T @ x, x.T @ y)
     sigma2 = float(np.sum((y - x @ beta) ** 2)) / 11
@@ -179,16 +194,16 @@ def test_the_influence_matrix_agrees_with_an_independent_regression():
 
 
 def test_a_saturated_design_has_effects_but_no_limits():
-    got = genex.influence_matrix(RNG.normal(size=(4, 2)), hadamard(4)[:, 1:])
+    got = effects.influence_matrix(RNG.normal(size=(4, 2)), hadamard(4)[:, 1:])
     assert np.isfinite(got.effect).all() and np.isnan(got.low).all() and got.df == 0
 
 
 def test_confounded_columns_and_missing_models_are_refused():
     design = hadamard(4)[:, [1, 1]]
     with pytest.raises(ValueError, match="2 columns cannot be told apart in 4 models"):
-        genex.main_effects(np.zeros((4, 1)), design)
+        effects.main_effects(np.zeros((4, 1)), design)
     with pytest.raises(ValueError, match="3 models in the table, 4 rows in the design"):
-        genex.main_effects(np.zeros((3, 1)), design)
+        effects.main_effects(np.zeros((3, 1)), design)
 
 
 # --- steps
@@ -239,93 +254,3 @@ def test_interpolation_is_linear_between_steps_and_nothing_outside():
 
 def test_performance_lost_is_positive_for_damage():
     assert performance.performance_lost(unlearned=-4.5, reference=-4.0) == 0.5
-
-
-# --- stand-ins
-
-
-def test_relative_exposure_compares_with_never_trained_examples_of_the_same_length():
-    got = genex.relative_exposure_population(
-        forget_set=np.array([-2.0, -9.0]), n_tokens=np.array([2, 3]),
-        never_trained=np.array([-8.0, -12.0, -100.0]), never_trained_n_tokens=np.array([2, 4, 50]),
-    )  # fmt: skip
-    assert got == pytest.approx(((-1 - -4) + (-3 - np.mean([-4, -3]))) / 2)
-
-
-def test_relative_exposure_by_the_original_model_starts_at_zero():
-    path = RNG.normal(size=(5, 3))
-    assert np.all(genex.relative_exposure_original(unlearned=path, original=path[0])[0] == 0)
-    assert np.all(genex.relative_exposure_checkpoint(unlearned=path, base=path[-1])[-1] == 0)
-
-
-def test_memorization_and_difficulty_by_hand():
-    inside, outside = np.array([[-1.0], [-2.0]]), np.array([[-4.0], [-3.0]])
-    assert properties.counterfactual_memorization(inside=inside, outside=outside) == 2.0
-    assert properties.difficulty(base=np.array([[-10.0], [-20.0]]), n_tokens=np.array([5])) == 3.0
-
-
-# --- exposure by rank and by skew normal
-
-
-def test_exposure_by_rank_by_hand_with_ties_at_their_mean_rank():
-    others = np.array([-4.0, -3.0, -2.0])
-    got = genex.exposure_by_rank(log_likelihoods=np.array([-1.0, -2.5, -3.0, -9.0]), never_trained=others)
-    np.testing.assert_allclose(got, 2 - np.log2([1, 2, 2.5, 4]))
-
-
-def test_a_never_trained_example_has_an_expected_exposure_of_1_44_bits():
-    values = RNG.normal(size=4000)
-    got = [genex.exposure_by_rank(log_likelihoods=values[i], never_trained=np.delete(values, i))
-           for i in range(0, 4000, 4)]  # fmt: skip
-    assert np.mean(got) == pytest.approx(1 / math.log(2), abs=0.1)
-
-
-def test_the_ceiling_of_the_rank_is_marked():
-    got = genex.at_ceiling(log_likelihoods=np.array([-1.0, -2.0, -3.0]), never_trained=np.array([-2.0, -5.0]))
-    assert list(got) == [True, False, False]
-
-
-def test_skew_normal_exposure_agrees_with_the_rank_in_the_bulk_and_keeps_the_order_far_out():
-    others = -stats.skewnorm.rvs(4, 30, 6, size=2000, random_state=4)
-    bulk = np.quantile(others, [0.1, 0.5, 0.9])
-    by_rank = genex.exposure_by_rank(log_likelihoods=bulk, never_trained=others)
-    np.testing.assert_allclose(
-        genex.exposure_by_skew_normal(log_likelihoods=bulk, never_trained=others), by_rank, atol=0.2
-    )
-    far = genex.exposure_by_skew_normal(log_likelihoods=np.linspace(-30, 400, 60), never_trained=others)
-    assert np.all(np.isfinite(far)) and np.all(np.diff(far) > 0)
-
-
-def test_skew_normal_exposure_stops_at_the_size_of_the_space():
-    got = genex.exposure_by_skew_normal(
-        log_likelihoods=np.array([0.0]), never_trained=RNG.normal(-90, 4, 300), ceiling=59.5
-    )
-    assert got == 59.5
-
-
-# --- membership inference
-
-
-@settings(max_examples=50)
-@given(arrays(float, 7, elements=st.integers(-3, 3)), arrays(float, 5, elements=st.integers(-3, 3)))
-def test_auc_is_the_share_of_pairs_in_order(positives, negatives):
-    wins = np.greater.outer(positives, negatives) + 0.5 * np.equal.outer(positives, negatives)
-    assert genex.auc(positives=positives, negatives=negatives) == pytest.approx(wins.mean())
-
-
-def test_auc_of_swapped_sides_is_one_minus_auc():
-    a, b = RNG.normal(1, 1, 30), RNG.normal(0, 1, 40)
-    assert genex.auc(positives=a, negatives=b) == pytest.approx(1 - genex.auc(positives=b, negatives=a))
-
-
-def test_at_most_one_percent_of_negatives_pass_the_threshold():
-    negatives = np.arange(100.0)
-    assert genex.tpr_at_fpr(positives=np.array([98.5, 97.9, 200.0]), negatives=negatives) == pytest.approx(2 / 3)
-    assert genex.tpr_at_fpr(positives=negatives, negatives=negatives) == 0.01
-
-
-def test_the_likelihood_ratio_is_zero_halfway_between_equal_spreads():
-    inside, outside = np.array([[1.0], [3.0]]), np.array([[-3.0], [-1.0]])
-    score = genex.likelihood_ratio_score(log_likelihoods=np.array([[-2.0], [0.0], [2.0]]), inside=inside,
-                                           outside=outside)  # fmt: skip
-    np.testing.assert_allclose(score[:, 0], [-4.0, 0.0, 4.0])
