@@ -170,16 +170,15 @@ def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confi
     quality = {name: folder / "performance.csv" for name, folder in folders.items()}
     quality = {name: pd.read_csv(path) for name, path in quality.items() if path.exists()}
     examples = plain(pd.read_parquet(tables / "forget_sets" / "examples.parquet")).set_index("example_id")
-    missing = [] if "base" in scores else ["no scores of the base models (results/tables/base)"]
     study = Study(
         design=2 * design.astype(int) - 1,
         examples=examples,
-        base=scores.pop("base", pd.DataFrame(np.nan, index=[0, 1], columns=examples.index)),
-        references={name: table for name, table in scores.items() if len(table)},
+        base=scores.get("base", pd.DataFrame(np.nan, index=[0, 1], columns=examples.index)),
+        references={name: table for name, table in scores.items() if name != "base" and len(table)},
         performance={name: _splits(table, "model") for name, table in quality.items()},
         bleu={name: _bleu(table, "model") for name, table in quality.items()},
         rates={name: arm.get("rate", 1.0) for name, arm in arms.items()},
-        missing=missing,
+        missing=[] if "base" in scores else ["no scores of the base models (results/tables/base)"],
         confidence=confidence,
     )
     for name in sorted(ascents):
@@ -188,12 +187,10 @@ def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confi
 
 
 def retrained(name: str, root: str | Path = ".") -> pd.DataFrame:
-    """Scores of the exact `partners` or of the `repeats` of every training: trained_with, model, left_out, example_id,
-    log_likelihood (nats); no row where none was trained."""
-    folders = (Path(root) / "results" / "tables" / "train").glob(f"*/{name}.parquet")
+    """Scores (nats) of the exact `partners` or of the `repeats` of every training; no row where none was trained."""
     nothing = pd.DataFrame(columns=["trained_with", "model", "left_out", "example_id", "log_likelihood"])
-    found = [table for table in map(pd.read_parquet, sorted(folders)) if len(table)]
-    return pd.concat([plain(table) for table in found or [nothing]], ignore_index=True)
+    found = map(pd.read_parquet, sorted(Path(root).glob(f"results/tables/train/*/{name}.parquet")))
+    return pd.concat([plain(table) for table in found if len(table)] or [nothing], ignore_index=True)
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
@@ -239,17 +236,16 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
             study.missing.append(f"{folder.name}: model {model} ({role}) left no scores")
             continue
         found, mine = scores[model, role], states[(states["model"] == model) & (states["role"] == role)]
-        there, others = [x for x in own if x in found], [x for x in never if x in found]
+        there, others = ([x for x in ids if x in found] for ids in (own, never))
+        reference, alike = (reference_of(study, trained_with, forget_set, model, ids) for ids in (there, others))
         bleu = _bleu(mine, "step")
         if model in study.bleu.get(trained_with, ()):
             bleu[0] = study.bleu[trained_with][model]
-        references = [reference_of(study, trained_with, forget_set, model, ids) for ids in (there, others)]
         runs.append(Run(
-            name=folder.name, arm=arm, forget_set=forget_set, trained_with=trained_with,
-            model=model, role=role, record=record,
+            folder.name, arm, forget_set, trained_with, model, role, record,
             scores=found[there].dropna(how="all"), never=found[others].dropna(how="all"),
             n_tokens=study.examples["n_tokens"].loc[there].to_numpy(), floor=floor[there].to_numpy(),
-            reference=references[0], never_reference=pd.Series(references[1], others, dtype=float),
+            reference=reference, never_reference=pd.Series(alike, others, dtype=float),
             performance=_splits(mine, "step"), bleu=bleu.sort_index(),
         ))  # fmt: skip
     return runs
@@ -257,8 +253,7 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
 
 def reference_of(study: Study, trained_with: str, forget_set: str, model: int, examples: Sequence[str]) -> Array:
     """(n,) what the model would give on the examples had it not been trained on the set (main effects), nats."""
-    table = study.references[trained_with]
-    return _predicted(study, table[list(examples)], forget_set, model) if len(examples) else np.empty(0)
+    return _predicted(study, study.references[trained_with][list(examples)], forget_set, model)
 
 
 def _predicted(study: Study, table: pd.DataFrame, forget_set: str, model: int) -> Array:
@@ -273,8 +268,7 @@ def reference_performance(study: Study, run: Run, split: str = "heldout") -> flo
     return float(_predicted(study, table, run.forget_set, run.model)[0]) if table.notna().all(axis=None) else np.nan
 
 
-def outside_scores(study: Study, run: Run) -> Array:
-    """(n_out, n) log-likelihoods of the out-models on the run's examples, nats."""
+def outside_scores(study: Study, run: Run) -> Array:  # (n_out, n) of the out-models on the run's examples, nats
     return study.held_by(run.forget_set, run.trained_with, inside=False)[run.examples].to_numpy()
 
 
