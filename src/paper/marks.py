@@ -1,7 +1,6 @@
 """What several figures are made of: curves, intervals, rows of a forest plot, scales, legends. Axes come in.
 
-Tables of runs have a column `forget_set`; tables of intervals `estimate`, `low`, `high` too. `looks` maps a name to how
-it is drawn (`look.looks`), in the order of drawing.
+Tables of runs have a column `forget_set`; tables of intervals `estimate`, `low`, `high` too. `looks`: in drawing order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,9 +47,9 @@ def intervals(ax: Axes, at: ArrayLike, rows: pd.DataFrame, style: Look, *, flat=
 
 
 def forest(ax: Axes, means: pd.DataFrame, points: Sequence[tuple[pd.DataFrame, str]], value: str, looks: Looks) -> None:
-    """One row a set: its runs as faint points, the mean with its interval above them.
+    """One row a set: the mean with its interval above its runs, faint points.
 
-    points: tables of runs, each with its marker; an open triangle pointing right is a run whose value is at least this.
+    points: tables of runs and their markers; an open triangle pointing right: the value is at least this.
     """
     for at, (name, style) in enumerate(looks.items()):
         for rows, marker in points:
@@ -139,11 +138,9 @@ def loss_scale(ax: Axes, axis: str = "y") -> None:
     if max(-low, high) < 1:
         return
     getattr(ax, f"set_{axis}scale")("symlog", linthresh=0.1, linscale=1.0)
-    which = getattr(ax, f"{axis}axis")
-    which.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]))
-    which.set_minor_locator(FixedLocator([-0.3, 0.3, 3, 30]))
-    for set_formatter in (which.set_major_formatter, which.set_minor_formatter):
-        set_formatter(FuncFormatter(lambda value, _: words.number(value, "g")))
+    which, form = getattr(ax, f"{axis}axis"), FuncFormatter(lambda value, _: words.number(value, "g"))
+    which.set(major_locator=FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]), major_formatter=form)
+    which.set(minor_locator=FixedLocator([-0.3, 0.3, 3, 30]), minor_formatter=form)
     getattr(ax, f"set_{axis}lim")(**{"right" if axis == "x" else "top": 1.6 * high})  # marks stay whole
     ax.tick_params(axis=axis, which="minor", labelsize=6)
 
@@ -157,11 +154,10 @@ def labelled(axes: Sequence[Axes], looks: Looks) -> dict[str, Artist]:
 def legend(fig: Figure, handles: Mapping[str, Artist]) -> None:
     """One legend for all panels, above them, in as few rows as the width of the figure allows."""
     widths = [26 + 4.0 * len(name) for name in handles]  # points: handle with its gaps, and letters
-    for rows in range(1, len(widths) + 1):
-        columns = -(-len(widths) // rows)
-        if columns == 1 or sum(map(max, np.array_split(widths, columns))) < 72 * look.WIDTH_IN:
-            fig.legend(handles.values(), handles, loc="outside upper center", ncols=columns)
-            return
+    choices = [-(-len(widths) // rows) for rows in range(1, len(widths) + 1)]
+    fit = [n for n in choices if n == 1 or sum(map(max, np.array_split(widths, n))) < 72 * look.WIDTH_IN]
+    if fit:
+        fig.legend(handles.values(), handles, loc="outside upper center", ncols=fit[0])
 
 
 def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]], *, gap_pt: float = 8.0) -> None:
@@ -170,11 +166,10 @@ def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]], *, gap_pt
         return
     ax.figure.canvas.draw()
     to_pt = 72.0 / ax.figure.dpi
-    names = sorted(ends, key=lambda n: ends[n][1])
-    heights = [ax.transData.transform(ends[n][:2])[1] * to_pt for n in names]
+    ends = sorted(ends.items(), key=lambda end: end[1][1])
+    heights = [ax.transData.transform(end[:2])[1] * to_pt for _, end in ends]
     style = {"textcoords": "offset points", "va": "center", "fontsize": 6.5, "annotation_clip": False}
-    for name, wanted, placed in zip(names, heights, spread(heights, gap=gap_pt), strict=True):
-        x, y, colour = ends[name]
+    for (name, (x, y, colour)), wanted, placed in zip(ends, heights, spread(heights, gap=gap_pt), strict=True):
         ax.annotate(name, (x, y), xytext=(4, placed - wanted), color=colour, **style)
 
 
