@@ -96,10 +96,8 @@ def estimators_figure(ensembles: Mapping[tuple[str, str], pd.DataFrame], looks: 
 
 def calibration(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """Models with and without a set (side: in | out), at θ0, each against the average of the *other* models without it.
-
     exposure of the set, nats; share_outside the floor; auc: in against all out, by example. No row with fewer than two
-    models without the set, or none with it.
-    """
+    models without the set, or none with it."""
     inside, outside = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     rows = []
     if len(outside) >= 2 and len(inside):
@@ -176,11 +174,9 @@ def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
 
 def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, extrapolate: bool = False) -> pd.DataFrame:
     """Carlini exposure of a set whose generator can be drawn from, among never-trained examples of its length.
-
     states: name -> log-likelihoods by example, nats. extrapolate: fit the skew normal too. Gives, by state: bits (mean
     over the set); bits_extrapolated (median); at_ceiling (share of the set); population (the smallest of a length);
-    ceiling (bits, of the largest); covered (share with a population).
-    """
+    ceiling (bits, of the largest); covered (share with a population)."""
     own, never = study.members(forget_set), study.members(f"never-{study.kind(forget_set)}")
     n_tokens, rows = study.examples["n_tokens"], []
     mine, others = (n_tokens[ids].groupby(n_tokens[ids]).groups for ids in (own, never))
@@ -204,17 +200,15 @@ def full_states(study: Study, run: Run) -> dict[str, pd.Series]:
     """State -> log-likelihoods of the set and its never-trained examples: θ0, and the full scores nearest k*, 2k*."""
     ids = [*study.members(run.forget_set), *study.members(f"never-{study.kind(run.forget_set)}")]
     full = run.scores.join(run.never).reindex(columns=ids).dropna()
-    off = {state: np.abs(full.index - share * run.k_star) for share, state in enumerate(STATES) if share}
+    off = {state: np.abs(full.index - n * run.k_star) for state, n in zip(STATES[1:], (1, 2), strict=True)}
     near = {state: full.iloc[np.argmin(steps)] for state, steps in off.items() if (steps <= 1).any()}
     return {STATES[0]: study.references[run.trained_with].loc[run.model, ids]} | near
 
 
 def attack(study: Study, trained_with: str, forget_set: str, model: int, states: Mapping[str, Array]) -> pd.DataFrame:
-    """Likelihood-ratio attack on a set's examples in a model, against the same examples in out-models.
-
-    The model is left out of the populations. Gives, by state (log-likelihoods of the set, nats): distance
-    (|AUC − 0.5|) and tpr (at 1 % false positives); no row with fewer than two other in-models or three out-models.
-    """
+    """Likelihood-ratio attack on a set's examples in a model, against the same examples in out-models; the model is
+    left out of the populations. Gives, by state (log-likelihoods of the set, nats): distance (|AUC − 0.5|) and tpr (at
+    1 % false positives); no row with fewer than two other in-models or three out-models."""
     inside, every = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     inside, outside = (side.drop(index=model, errors="ignore") for side in (inside, every))
     rows = []

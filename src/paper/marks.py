@@ -47,10 +47,8 @@ def intervals(ax: Axes, at: ArrayLike, rows: pd.DataFrame, style: Look, *, flat=
 
 
 def forest(ax: Axes, means: pd.DataFrame, points: Sequence[tuple[pd.DataFrame, str]], value: str, looks: Looks) -> None:
-    """One row a set: the mean with its interval above its runs, faint points.
-
-    points: tables of runs and their markers; an open triangle pointing right: the value is at least this.
-    """
+    """One row a set: the mean with its interval above its runs, faint points (`points`: tables of runs and their
+    markers; an open triangle pointing right: the value is at least this)."""
     for at, (name, style) in enumerate(looks.items()):
         for rows, marker in points:
             values = rows.loc[rows["forget_set"] == name, value].dropna().to_numpy(dtype=float)
@@ -76,10 +74,8 @@ def forests(
     runs: pd.DataFrame, value: str, looks: Looks, panels: Sequence[str], *, xlabel: str, confidence: float,
     by: str = "arm", bound: str | None = None, zero: bool = True, loss: bool = False,
 ) -> Figure | str:  # fmt: skip
-    """Forests of the sets that any panel has, side by side, a panel a value of column `by`.
-
-    bound: column of what a missing value is at least (a censored run's last step). loss: see `loss_scale`.
-    """
+    """Forests of the sets that any panel has, side by side, a panel a value of column `by`. bound: column of what a
+    missing value is at least (a censored run's last step); loss: see `loss_scale`."""
     tables = {panel: runs[runs[by] == panel] for panel in panels if len(runs)}
     looks = look.only(looks, {name for rows in tables.values() for name in rows["forget_set"]})
     if not looks:
@@ -106,9 +102,7 @@ def by_place(
     xlabel: str = "", by: str = "arm", joined: bool = True, loss: bool = False, dashed=(), dotted=(),
 ) -> Figure | str:  # fmt: skip
     """Means with intervals at the few places that `column` holds, one line a set, a panel a value of column `by`.
-
-    joined: places follow one another (states of a run, shares of k*). dashed, dotted: levels to compare with.
-    """
+    joined: places follow one another (states of a run, shares of k*); dashed, dotted: levels to compare with."""
     tables = {panel: means[means[by] == panel] for panel in panels if (means[by] == panel).any()}
     if not tables:
         return "there is nothing to average"

@@ -42,10 +42,8 @@ def gains_figure(epochs: pd.DataFrame, gained: pd.DataFrame, *, confidence: floa
 
 
 def learnt(study: runs.Study, trained_with: str) -> pd.DataFrame:
-    """Exposure of the originals by set, and how much of it is the instance and not its generator, nats per example.
-
-    estimate, low, high: GenEx of θ0; n: models; memorized: yes (at least half is the instance's own) | no | unknown.
-    """
+    """GenEx of θ0 by set, and how much of it is the instance and not its generator, nats per example; n: models;
+    memorized: yes (at least half is the instance's own) | no | unknown."""
     rows = []
     for name in study.forget_sets:
         found = runs.start(study, trained_with, name)
@@ -136,10 +134,10 @@ def partner_errors(study: runs.Study, partners: pd.DataFrame) -> pd.DataFrame:
     of reference − partner), nats per example."""
     rows = []
     for (trained_with, model, name), partner in partners.groupby(["trained_with", "model", "left_out"]):
-        ids, outside = study.members(name), study.held_by(name, trained_with, inside=False)
+        ids, outside = study.members(name), study.held_by(name, trained_with, inside=False).mean().to_numpy()
         exact = partner.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy(dtype=float)
         fitted = runs.reference_of(study, trained_with, name, model, ids)
-        for kind, error in (("regression", fitted - exact), ("out-average", outside.mean().to_numpy() - exact)):
+        for kind, error in (("regression", fitted - exact), ("out-average", outside - exact)):
             rows.append((model, name, kind, np.sqrt(np.mean(error**2)), np.mean(error), len(ids)))
     return pd.DataFrame(rows, columns=["model", "forget_set", "reference", "rms", "bias", "examples"])
 
