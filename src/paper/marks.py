@@ -116,9 +116,8 @@ def by_place(
         ax.set_xticks(range(len(places)), [f"{p:.0%}" if isinstance(p, float) else p for p in places])
         ax.set(xlim=(-0.5, len(places) - 0.5), title=title, xlabel=xlabel)
         zero_line(ax)
-        for levels, style in ((dashed, "--"), (dotted, ":")):
-            for level in levels:
-                ax.axhline(level, color=look.INK, lw=0.8, ls=style, zorder=1)
+        for level in [*dashed, *dotted]:
+            ax.axhline(level, color=look.INK, lw=0.8, ls="--" if level in dashed else ":", zorder=1)
         if loss:
             loss_scale(ax)
     axes[0, 0].set_ylabel(look.wrapped(ylabel))
@@ -159,9 +158,8 @@ def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]], *, gap_pt
     if not ends:
         return
     ax.figure.canvas.draw()
-    to_pt = 72.0 / ax.figure.dpi
     ends = sorted(ends.items(), key=lambda end: end[1][1])
-    heights = [ax.transData.transform(end[:2])[1] * to_pt for _, end in ends]
+    heights = [ax.transData.transform(end[:2])[1] * (72.0 / ax.figure.dpi) for _, end in ends]
     style = {"textcoords": "offset points", "va": "center", "fontsize": 6.5, "annotation_clip": False}
     for (name, (x, y, colour)), wanted, placed in zip(ends, heights, spread(heights, gap=gap_pt), strict=True):
         ax.annotate(name, (x, y), xytext=(4, placed - wanted), color=colour, **style)
