@@ -254,13 +254,13 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
         bleu = _bleu(mine, "step")
         if model in study.bleu.get(trained_with, ()):
             bleu[0] = study.bleu[trained_with][model]
-        references = [reference_of(study, trained_with, forget_set, model, ids) for ids in (there, others)]
+        without = pd.Series(reference_of(study, trained_with, forget_set, model, [*there, *others]), [*there, *others])
         runs.append(Run(
             name=folder.name, arm=arm, forget_set=forget_set, trained_with=trained_with, method=record["method"],
             model=model, role=role, status=record["status"], record=record,
             scores=found[there].dropna(how="all"), never=found[others].dropna(how="all"),
             n_tokens=study.examples["n_tokens"].loc[there].to_numpy(), floor=floor[there].to_numpy(),
-            reference=references[0], never_reference=pd.Series(references[1], others, dtype=float),
+            reference=without[there].to_numpy(), never_reference=without[others],
             performance=_splits(mine, "step"), bleu=bleu.sort_index(),
         ))  # fmt: skip
     return runs
@@ -268,20 +268,19 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
 
 def reference_of(study: Study, trained_with: str, forget_set: str, model: int, examples: Sequence[str]) -> Array:
     """(n,) what the model would give on the examples had it not been trained on the set (main effects), nats."""
-    table = study.references[trained_with]
-    return _predicted(study, table[list(examples)], forget_set, model) if len(examples) else np.empty(0)
+    return _without_set(study, study.references[trained_with][list(examples)], forget_set, model)
 
 
-def _predicted(study: Study, table: pd.DataFrame, forget_set: str, model: int) -> Array:
-    design = study.design.loc[table.index]
-    row, column = table.index.get_loc(model), design.columns.get_loc(forget_set)
-    return genex.predicted_reference(table.to_numpy(), design.to_numpy(), model=row, column=column)
+def _without_set(study: Study, table: pd.DataFrame, forget_set: str, model: int) -> Array:
+    design, row = study.design.loc[table.index], table.index.get_loc(model)
+    at = {"model": row, "column": design.columns.get_loc(forget_set)}
+    return genex.predicted_reference(table.to_numpy(), design.to_numpy(), **at)
 
 
 def reference_performance(study: Study, run: Run, split: str = "heldout") -> float:
     """What the run's model would score on a split, not trained on the set, nats per token; NaN if not measured."""
     table = study.scores(run.trained_with, split).to_frame()
-    return float(_predicted(study, table, run.forget_set, run.model)[0]) if table.notna().all(axis=None) else np.nan
+    return float(_without_set(study, table, run.forget_set, run.model)[0]) if table.notna().all(axis=None) else np.nan
 
 
 def outside_scores(study: Study, run: Run) -> Array:
@@ -292,31 +291,30 @@ def outside_scores(study: Study, run: Run) -> Array:
 def floor_among(study: Study, outside: Array, *, shrink: bool = True) -> Array:
     """(n,) half-width of the noise floor of one model against `outside`, (models, n); zero spread if that is one."""
     sd = outside.std(axis=0, ddof=1) if len(outside) > 1 else np.zeros(outside.shape[1])
-    counts = {"n_unlearned": 1, "n_reference": len(outside)}
-    return genex.noise_floor(reference_sd=sd, **counts, confidence=study.confidence, shrink=shrink)
+    how = {"n_unlearned": 1, "n_reference": len(outside), "confidence": study.confidence, "shrink": shrink}
+    return genex.noise_floor(reference_sd=sd, **how)
 
 
 def start(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     """Exposure of the original models, and its instance part, from the regression that makes the references.
 
-    Twice the main effect of the set's column, over all models. Runs of a set share that regression, so that the
-    spread of their exposures at θ0 says nothing about its error. Rows exposure_0, and where the kind has never-trained
-    examples generator_0 and instance_0 (nats) and instance_share; columns estimate, low, high, n (models), reason.
+    Runs of a set share that regression: the spread of their exposures at θ0 says nothing about its error. Rows
+    exposure_0, and where the kind has never-trained examples generator_0, instance_0 (nats) and instance_share; columns
+    estimate (twice the main effect of the set), low, high, n (models), reason.
     """
-    table = study.references[trained_with]
+    table, design = study.references[trained_with], study.design.loc[study.references[trained_with].index]
     never = [x for x in study.members(f"never-{study.kind(forget_set)}") if x in table]
-    outcomes = {"exposure_0": table[study.members(forget_set)].mean(axis=1)}
+    outcomes = pd.DataFrame({"exposure_0": table[study.members(forget_set)].mean(axis=1)})
     if never:
         outcomes["generator_0"] = table[never].mean(axis=1)
         outcomes["instance_0"] = outcomes["exposure_0"] - outcomes["generator_0"]
-    design = study.design.loc[table.index]
-    values = pd.DataFrame(outcomes).to_numpy()
-    found = effects.influence_matrix(values, design.to_numpy(), confidence=study.confidence)
-    column = design.columns.get_loc(forget_set)
+    found = effects.influence_matrix(outcomes.to_numpy(), design.to_numpy(), confidence=study.confidence)
+    column, reason = (
+        design.columns.get_loc(forget_set),
+        "" if found.df else "no column of the design is free: no interval",
+    )
     limits = {"estimate": found.effect[column], "low": found.low[column], "high": found.high[column]}
-    rows = pd.DataFrame({**limits, "n": len(table), "reason": ""}, index=list(outcomes))
-    if not found.df:
-        rows["reason"] = "no column of the design is free: no interval"
+    rows = pd.DataFrame({**limits, "n": len(table), "reason": reason}, index=list(outcomes))
     if never:
         share = rows.loc["instance_0", "estimate"] / rows.loc["exposure_0", "estimate"]
         rows.loc["instance_share"] = [share, np.nan, np.nan, len(table), "a ratio of two estimates: no interval"]
@@ -332,8 +330,8 @@ def run_table(study: Study, *, other_rates: bool = False) -> pd.DataFrame:
     """One row a run: the keys, the columns of UNITS and generator_0, and the rest of runs.csv; NaN where censored.
 
     lost_25 … lost_100: held-out lost against θ0 at that percentage of k*; lost_to_references: full held-out at k*
-    against the model's reference; lost_bleu: of translations, at the whole step nearest to k*; share_inside and
-    share_exposed: of the set inside and above the noise floor at k*. Runs at another learning rate only with the word.
+    against the model's reference; lost_bleu: of translations; share_inside, share_exposed: of the set inside and above
+    the noise floor at k*. Only the runs at their arm's learning rate, or only those at another.
     """
     rows = [_run_row(study, run) for run in study.runs if (study.rates[run.arm] != 1) == other_rates]
     return pd.DataFrame(rows, columns=None if rows else [*KEYS, *UNITS, "generator_0", "last_step"])

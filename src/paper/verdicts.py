@@ -38,11 +38,15 @@ class Case:
     def inside(self) -> pd.DataFrame:
         return self.values[self.values["arm"] == self.arm]
 
+    @property
+    def of_pair(self) -> pd.DataFrame:
+        return self.inside[self.inside["forget_set"].isin((*self.ind, *self.ood))]
+
 
 def _calibration(case: Case, side: str, column: str) -> pd.DataFrame:
     # like the next ones: values that are no column of the table of runs, as forget_set, model, value
-    names = [name for name in (*case.ind, *case.ood) if name in set(case.inside["forget_set"])]
     trained_with, none = case.arms[case.arm]["trained_with"], pd.DataFrame(columns=exposure.CALIBRATION)
+    names = case.of_pair["forget_set"].unique()
     table = pd.concat([none, *(exposure.calibration(case.study, trained_with, name) for name in names)])
     return table[table["side"] == side].rename(columns={column: "value"})
 
@@ -56,8 +60,7 @@ def _steps_to(run: Run, level: float) -> float:
 
 
 def _placebo(case: Case) -> pd.DataFrame:
-    table = trade_off.placebo_lost(case.study, [1.0])
-    return table[table["arm"] == case.arm].rename(columns={"lost": "value"})
+    return trade_off.placebo_lost(case.study, [1.0]).query("arm == @case.arm").rename(columns={"lost": "value"})
 
 
 def by_draw(case: Case) -> dict[str, Case]:
@@ -199,20 +202,15 @@ def _values(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     return inside.merge(rho, on=runs.BY, how="left")
 
 
-def _of_pair(case: Case) -> pd.DataFrame:
-    return case.inside[case.inside["forget_set"].isin((*case.ind, *case.ood))]
-
-
 def _not_memorized(case: Case) -> str:
-    """Which of the sets have too small an instance part at θ0 to count, in words, or nothing."""
-    shares = _of_pair(case).groupby("forget_set")["instance_share"].mean()
-    low = {name: share for name, share in shares.items() if runs.memorized(share) == "no"}
+    # which of the sets have too small an instance part at θ0 to count, in words, or nothing
+    shares = case.of_pair.groupby("forget_set")["instance_share"].mean()
     why = "{} not memorized (instance part {:.0%} of its exposure at θ0): not counted"
-    return "; ".join(why.format(*item) for item in low.items())
+    return "; ".join(why.format(*item) for item in shares.items() if runs.memorized(item[1]) == "no")
 
 
 def _by_model(table: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
-    """Model -> mean value over those of the sets that it holds; NaN where one of them is NaN."""
+    # model -> mean value over those of the sets that it holds; NaN where one of them is NaN
     here = table[table["forget_set"].isin(sets)].groupby("model")["value"]
     return here.agg(lambda values: values.mean(skipna=False)).astype(float)
 
@@ -269,7 +267,7 @@ def _computed(row: Row, case: Case) -> dict:
     found["verdict"] = stats.verdict(interval, delta=least, direction=row.sign)
     if row.value == "k_star" and k_star.isna().any(axis=None):
         found |= _by_signs(case, k_star)
-    together = float(np.tanh(_of_pair(case)["mem_difficulty"].mean())) if "given" in str(row.value) else 0.0
+    together = float(np.tanh(case.of_pair["mem_difficulty"].mean())) if "given" in str(row.value) else 0.0
     if abs(together) > case.delta["identifiable_rho"]:
         why = f"memorization and difficulty correlate at {together:+.2f}"
         found |= {"verdict": "not identifiable", "reason": why}
