@@ -128,7 +128,7 @@ def test_a_cell_whose_interval_includes_zero_has_no_colour_but_the_hatches_behin
     matrix = pd.DataFrame(cells, columns=["trained_on", "scored_on", "estimate", "low", "high"])
     ax = training.influence_figure(matrix.assign(trained_with="adamw"), ["ind-a"], ["ind-a", "ind-b"]).axes[0]
     assert ax.patch.get_hatch()
-    assert np.ma.getmaskarray(ax.images[0].get_array()).ravel().tolist() == [False, True]
+    assert np.ma.getmaskarray(ax.collections[0].get_array()).ravel().tolist() == [False, True]
     assert [text.get_text() for text in ax.texts] == ["5.0", "0.10"]
 
 

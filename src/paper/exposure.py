@@ -71,8 +71,8 @@ def _band(ax: Axes, floor: float) -> None:
 
 
 def ensemble_by_step(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
-    """GenEx of all in-models against all out-models, at the steps that every run was scored at, means over the set:
-    step; log_mean and mean_log (nats); effective_models (the smaller number of the two sides); n_models."""
+    """GenEx of all in-models against all out-models at the steps they share, by both estimators, nats, mean over the
+    set; effective_models: the smaller number of the two sides."""
     steps = sorted(set.intersection(*(set(run.steps) for run in runs)))
     inside = np.stack([run.scores.loc[steps].to_numpy() for run in runs], axis=1)  # (steps, models, n)
     both = {"unlearned": inside, "reference": outside_scores(study, runs[0])}
@@ -95,21 +95,15 @@ def estimators_figure(ensembles: Mapping[tuple[str, str], pd.DataFrame], looks: 
 
 
 def calibration(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
-    """Models with and without a set, at θ0, each against the average of the models without it.
-
-    A model without the set is left out of its own average and floor. Columns CALIBRATION: side in | out; exposure of
-    the set, nats; share_outside the floor; auc (in against all out, by example). No row with fewer than two models
-    without the set, or none with it.
-    """
+    """Models with and without a set (side: in | out), at θ0, each against the average of the *other* models without it.
+    exposure of the set, nats; share_outside the floor; auc: in against all out, by example. No row with fewer than two
+    models without the set, or none with it."""
     inside, outside = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     rows = []
     if len(outside) >= 2 and len(inside):
         never = np.concatenate([values - outside.drop(index=m).mean() for m, values in outside.iterrows()])
-        for side, (model, values) in [
-            *(("in", x) for x in inside.iterrows()),
-            *(("out", x) for x in outside.iterrows()),
-        ]:
-            rest = outside.drop(index=model, errors="ignore")
+        for model, values in pd.concat([inside, outside]).iterrows():
+            side, rest = "in" if model in inside.index else "out", outside.drop(index=model, errors="ignore")
             g = values - rest.mean()
             share = np.mean(np.abs(g) > floor_among(study, rest.to_numpy())) if len(rest) > 1 else np.nan
             area = stand_ins.auc(positives=g, negatives=never) if side == "in" else np.nan
@@ -125,8 +119,7 @@ def partner_calibration(study: Study, partners: pd.DataFrame) -> pd.DataFrame:
         exact = table.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy()
         g = exact - reference_of(study, trained_with, name, model, ids)
         floor = floor_among(study, study.held_by(name, trained_with, inside=False).to_numpy())
-        share = np.mean(np.abs(g) > floor)
-        rows.append((name, trained_with, "partner", model, g.mean(), share, np.nan))
+        rows.append((name, trained_with, "partner", model, g.mean(), np.mean(np.abs(g) > floor), np.nan))
     return pd.DataFrame(rows, columns=CALIBRATION)
 
 
@@ -147,16 +140,14 @@ def placebo_figure(study: Study, looks: Looks) -> Figure | str:
         above.set_title(f"{name}\n{arm}", loc="left", color=looks[name].colour, fontsize=7)
         below.set_xlabel("unlearning step")
         below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    for ax, label in zip(axes[:, 0], ("GenEx, nats", "held-out lost,\nnats per token"), strict=True):
-        ax.set_ylabel(label)
+    axes[0, 0].set_ylabel("GenEx, nats")
+    axes[1, 0].set_ylabel("held-out lost,\nnats per token")
     return fig
 
 
 def stops(study: Study, run: Run) -> pd.DataFrame:
-    """Where each reading of relative exposure would have stopped a run, against k*.
-
-    reading; stop (steps; NaN: not while followed); steps_off (stop − k*); exposure_left (GenEx at the stop, nats).
-    """
+    """Where each reading of relative exposure would have stopped a run: stop (steps; NaN: not while followed),
+    steps_off (stop − k*), exposure_left (GenEx at the stop, nats)."""
     scores, never = run.log_likelihoods, run.followed
     base = study.base.loc[int(study.design.loc[run.model, "base"] > 0), run.examples].to_numpy()
     values = {"original": stand_ins.relative_exposure_original(unlearned=scores, original=scores[0]),
@@ -167,17 +158,15 @@ def stops(study: Study, run: Run) -> pd.DataFrame:
         lengths = study.examples.loc[never.columns, "n_tokens"].to_numpy()
         both |= {"n_tokens": run.n_tokens, "never_trained_n_tokens": lengths}
         means["population"] = pd.Series(stand_ins.relative_exposure_population(**both), steps)
-    rows = []
-    for reading in READINGS:
-        at = means.get(reading, pd.Series(dtype=float))
-        stop = genex.steps_to_forget(at.to_numpy(), at.index.to_numpy()) if len(at) else np.nan
-        rows.append((reading, stop, stop - run.k_star, performance.interpolate(run.set_exposure, run.steps, stop)))
-    return pd.DataFrame(rows, columns=["reading", "stop", "steps_off", "exposure_left"])
+    found = {reading: genex.steps_to_forget(at, at.index) for reading, at in means.items()}
+    stop = pd.Series(found, dtype=float).reindex(READINGS).rename_axis("reading")
+    left = [performance.interpolate(run.set_exposure, run.steps, at) for at in stop]
+    return pd.DataFrame({"stop": stop, "steps_off": stop - run.k_star, "exposure_left": left}).reset_index()
 
 
 def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
-    """By reading, where it was to be had: error (mean |steps off|) over the runs in which every reading stops, their
-    number (runs), and how many runs this one did not stop (missed)."""
+    """By reading that was to be had: error (mean |steps off|) over the runs in which every reading stops, their number
+    (runs), and how many runs this one did not stop (missed)."""
     off = stopped.pivot(index=BY, columns="reading", values="steps_off").abs().dropna(axis=1, how="all")
     every = off.dropna()
     return pd.DataFrame({"error": every.mean(), "runs": len(every), "missed": off.isna().sum()})
@@ -185,29 +174,24 @@ def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
 
 def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, extrapolate: bool = False) -> pd.DataFrame:
     """Carlini exposure of a set whose generator can be drawn from, among never-trained examples of its length.
-
-    states: name -> log-likelihoods by example, nats. extrapolate: fit the skew normal too. Gives, by state: bits (by
-    rank, mean over the set); bits_extrapolated (median); at_ceiling (share of the set); population (the smallest of a
-    length); ceiling (bits, of the largest); covered (share with a population).
-    """
+    states: name -> log-likelihoods by example, nats. extrapolate: fit the skew normal too. Gives, by state: bits (mean
+    over the set); bits_extrapolated (median); at_ceiling (share of the set); population (the smallest of a length);
+    ceiling (bits, of the largest); covered (share with a population)."""
     own, never = study.members(forget_set), study.members(f"never-{study.kind(forget_set)}")
     n_tokens, rows = study.examples["n_tokens"], []
     mine, others = (n_tokens[ids].groupby(n_tokens[ids]).groups for ids in (own, never))
-    for state, values in states.items():
+    lengths = [length for length in mine if len(others.get(length, [])) >= LEAST_POPULATION]
+    for state, values in states.items() if lengths else ():
         found = []
-        for length, ids in mine.items():
-            both = {
-                "log_likelihoods": values[ids].to_numpy(),
-                "never_trained": values[others.get(length, [])].to_numpy(),
-            }
-            if (size := len(both["never_trained"])) >= LEAST_POPULATION:
-                beyond = stand_ins.exposure_by_skew_normal(**both) if extrapolate else np.nan
-                bits, top = stand_ins.exposure_by_rank(**both), stand_ins.at_ceiling(**both)
-                found.append(pd.DataFrame({"bits": bits, "beyond": beyond, "top": top, "size": size}))
-        if found:
-            of_set = pd.concat(found)
-            means, sizes = (of_set["bits"].mean(), of_set["beyond"].median(), of_set["top"].mean()), of_set["size"]
-            rows.append((state, *means, sizes.min(), np.log2(sizes.max() + 1), len(of_set) / len(own)))
+        for length in lengths:
+            at, never = (values[ids[length]].to_numpy() for ids in (mine, others))
+            both = {"log_likelihoods": at, "never_trained": never}
+            beyond = stand_ins.exposure_by_skew_normal(**both) if extrapolate else np.nan
+            bits, top = stand_ins.exposure_by_rank(**both), stand_ins.at_ceiling(**both)
+            found.append(pd.DataFrame({"bits": bits, "beyond": beyond, "top": top}))
+        of_set, sizes = pd.concat(found), [len(others[length]) for length in lengths]
+        means = of_set["bits"].mean(), of_set["beyond"].median(), of_set["top"].mean()
+        rows.append((state, *means, min(sizes), np.log2(max(sizes) + 1), len(of_set) / len(own)))
     names = ["state", "bits", "bits_extrapolated", "at_ceiling", "population", "ceiling", "covered"]
     return pd.DataFrame(rows, columns=names)
 
@@ -215,21 +199,16 @@ def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, ext
 def full_states(study: Study, run: Run) -> dict[str, pd.Series]:
     """State -> log-likelihoods of the set and its never-trained examples: θ0, and the full scores nearest k*, 2k*."""
     ids = [*study.members(run.forget_set), *study.members(f"never-{study.kind(run.forget_set)}")]
-    found = {STATES[0]: study.references[run.trained_with].loc[run.model, ids]}
     full = run.scores.join(run.never).reindex(columns=ids).dropna()
-    for name, target in zip(STATES[1:], (run.k_star, 2 * run.k_star), strict=True):
-        near = np.abs(full.index - target)
-        if (near <= 1).any():
-            found[name] = full.iloc[np.argmin(near)]
-    return found
+    off = {state: np.abs(full.index - n * run.k_star) for state, n in zip(STATES[1:], (1, 2), strict=True)}
+    near = {state: full.iloc[np.argmin(steps)] for state, steps in off.items() if (steps <= 1).any()}
+    return {STATES[0]: study.references[run.trained_with].loc[run.model, ids]} | near
 
 
 def attack(study: Study, trained_with: str, forget_set: str, model: int, states: Mapping[str, Array]) -> pd.DataFrame:
-    """Likelihood-ratio attack on a set's examples in a model, against the same examples in out-models.
-
-    The model is left out of the populations. Gives, by state (log-likelihoods of the set, nats): distance
-    (|AUC − 0.5|) and tpr (at 1 % false positives); no row with fewer than two other in-models or three out-models.
-    """
+    """Likelihood-ratio attack on a set's examples in a model, against the same examples in out-models; the model is
+    left out of the populations. Gives, by state (log-likelihoods of the set, nats): distance (|AUC − 0.5|) and tpr (at
+    1 % false positives); no row with fewer than two other in-models or three out-models."""
     inside, every = (study.held_by(forget_set, trained_with, inside=side) for side in (True, False))
     inside, outside = (side.drop(index=model, errors="ignore") for side in (inside, every))
     rows = []
@@ -248,12 +227,11 @@ def _ratio(log_likelihoods: Array, inside: pd.DataFrame, outside: pd.DataFrame) 
 
 def set_states(run: Run) -> dict[str, Array]:
     """State -> (n,) log-likelihoods of the set, nats, interpolated; those that the run got to."""
-    found = {}
-    for state, step in zip(STATES, (0.0, run.k_star, 2 * run.k_star), strict=True):
-        # 2 k* was scored at a whole step, so the last state may lie a little short of it
-        step = min(step, run.steps[-1]) if abs(step - run.steps[-1]) <= 1 else step
-        found[state] = performance.interpolate(run.log_likelihoods, run.steps, step)
-    return {state: at for state, at in found.items() if np.isfinite(at).all()}
+    last, wanted = run.steps[-1], (0.0, run.k_star, 2 * run.k_star)
+    # 2 k* was scored at a whole step, so the last state may lie a little short of it
+    steps = [min(step, last) if abs(step - last) <= 1 else step for step in wanted]
+    found = [performance.interpolate(run.log_likelihoods, run.steps, step) for step in steps]
+    return {state: at for state, at in zip(STATES, found, strict=True) if np.isfinite(at).all()}
 
 
 def attacks(study: Study) -> pd.DataFrame:

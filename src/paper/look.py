@@ -31,7 +31,7 @@ ARM_MARKERS = "osD^vPX*<>hp"  # in the order of the settings, where arms stand i
 SET_MARKERS = {1: "os", 4: "^v", 16: "Dd"}  # by repetitions: first draw, second draw
 
 STYLE: dict[str, object] = {
-    "figure.dpi": 110,  # inside notebooks; files have DPI
+    "figure.dpi": 96,  # inside notebooks; files have DPI
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "unlearning",

@@ -1,7 +1,6 @@
 """What several figures are made of: curves, intervals, rows of a forest plot, scales, legends. Axes come in.
 
-Tables of runs have a column `forget_set`; tables of intervals `estimate`, `low`, `high` too. `looks` maps a name to how
-it is drawn (`look.looks`), in the order of drawing.
+Tables of runs have a column `forget_set`; tables of intervals `estimate`, `low`, `high` too. `looks`: in drawing order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,10 +47,8 @@ def intervals(ax: Axes, at: ArrayLike, rows: pd.DataFrame, style: Look, *, flat=
 
 
 def forest(ax: Axes, means: pd.DataFrame, points: Sequence[tuple[pd.DataFrame, str]], value: str, looks: Looks) -> None:
-    """One row a set: its runs as faint points, the mean with its interval above them.
-
-    points: tables of runs, each with its marker; an open triangle pointing right is a run whose value is at least this.
-    """
+    """One row a set: the mean with its interval above its runs, faint points (`points`: tables of runs and their
+    markers; an open triangle pointing right: the value is at least this)."""
     for at, (name, style) in enumerate(looks.items()):
         for rows, marker in points:
             values = rows.loc[rows["forget_set"] == name, value].dropna().to_numpy(dtype=float)
@@ -77,10 +74,8 @@ def forests(
     runs: pd.DataFrame, value: str, looks: Looks, panels: Sequence[str], *, xlabel: str, confidence: float,
     by: str = "arm", bound: str | None = None, zero: bool = True, loss: bool = False,
 ) -> Figure | str:  # fmt: skip
-    """Forests of the sets that any panel has, side by side, a panel a value of column `by`.
-
-    bound: column of what a missing value is at least (a censored run's last step). loss: see `loss_scale`.
-    """
+    """Forests of the sets that any panel has, side by side, a panel a value of column `by`. bound: column of what a
+    missing value is at least (a censored run's last step); loss: see `loss_scale`."""
     tables = {panel: runs[runs[by] == panel] for panel in panels if len(runs)}
     looks = look.only(looks, {name for rows in tables.values() for name in rows["forget_set"]})
     if not looks:
@@ -107,9 +102,7 @@ def by_place(
     xlabel: str = "", by: str = "arm", joined: bool = True, loss: bool = False, dashed=(), dotted=(),
 ) -> Figure | str:  # fmt: skip
     """Means with intervals at the few places that `column` holds, one line a set, a panel a value of column `by`.
-
-    joined: places follow one another (states of a run, shares of k*). dashed, dotted: levels to compare with.
-    """
+    joined: places follow one another (states of a run, shares of k*); dashed, dotted: levels to compare with."""
     tables = {panel: means[means[by] == panel] for panel in panels if (means[by] == panel).any()}
     if not tables:
         return "there is nothing to average"
@@ -123,9 +116,8 @@ def by_place(
         ax.set_xticks(range(len(places)), [f"{p:.0%}" if isinstance(p, float) else p for p in places])
         ax.set(xlim=(-0.5, len(places) - 0.5), title=title, xlabel=xlabel)
         zero_line(ax)
-        for levels, style in ((dashed, "--"), (dotted, ":")):
-            for level in levels:
-                ax.axhline(level, color=look.INK, lw=0.8, ls=style, zorder=1)
+        for level in [*dashed, *dotted]:
+            ax.axhline(level, color=look.INK, lw=0.8, ls="--" if level in dashed else ":", zorder=1)
         if loss:
             loss_scale(ax)
     axes[0, 0].set_ylabel(look.wrapped(ylabel))
@@ -139,11 +131,9 @@ def loss_scale(ax: Axes, axis: str = "y") -> None:
     if max(-low, high) < 1:
         return
     getattr(ax, f"set_{axis}scale")("symlog", linthresh=0.1, linscale=1.0)
-    which = getattr(ax, f"{axis}axis")
-    which.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]))
-    which.set_minor_locator(FixedLocator([-0.3, 0.3, 3, 30]))
-    for set_formatter in (which.set_major_formatter, which.set_minor_formatter):
-        set_formatter(FuncFormatter(lambda value, _: words.number(value, "g")))
+    which, form = getattr(ax, f"{axis}axis"), FuncFormatter(lambda value, _: words.number(value, "g"))
+    which.set(major_locator=FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]), major_formatter=form)
+    which.set(minor_locator=FixedLocator([-0.3, 0.3, 3, 30]), minor_formatter=form)
     getattr(ax, f"set_{axis}lim")(**{"right" if axis == "x" else "top": 1.6 * high})  # marks stay whole
     ax.tick_params(axis=axis, which="minor", labelsize=6)
 
@@ -157,11 +147,10 @@ def labelled(axes: Sequence[Axes], looks: Looks) -> dict[str, Artist]:
 def legend(fig: Figure, handles: Mapping[str, Artist]) -> None:
     """One legend for all panels, above them, in as few rows as the width of the figure allows."""
     widths = [26 + 4.0 * len(name) for name in handles]  # points: handle with its gaps, and letters
-    for rows in range(1, len(widths) + 1):
-        columns = -(-len(widths) // rows)
-        if columns == 1 or sum(map(max, np.array_split(widths, columns))) < 72 * look.WIDTH_IN:
-            fig.legend(handles.values(), handles, loc="outside upper center", ncols=columns)
-            return
+    choices = [-(-len(widths) // rows) for rows in range(1, len(widths) + 1)]
+    fit = [n for n in choices if n == 1 or sum(map(max, np.array_split(widths, n))) < 72 * look.WIDTH_IN]
+    if fit:
+        fig.legend(handles.values(), handles, loc="outside upper center", ncols=fit[0])
 
 
 def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]], *, gap_pt: float = 8.0) -> None:
@@ -169,12 +158,10 @@ def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]], *, gap_pt
     if not ends:
         return
     ax.figure.canvas.draw()
-    to_pt = 72.0 / ax.figure.dpi
-    names = sorted(ends, key=lambda n: ends[n][1])
-    heights = [ax.transData.transform(ends[n][:2])[1] * to_pt for n in names]
+    ends = sorted(ends.items(), key=lambda end: end[1][1])
+    heights = [ax.transData.transform(end[:2])[1] * (72.0 / ax.figure.dpi) for _, end in ends]
     style = {"textcoords": "offset points", "va": "center", "fontsize": 6.5, "annotation_clip": False}
-    for name, wanted, placed in zip(names, heights, spread(heights, gap=gap_pt), strict=True):
-        x, y, colour = ends[name]
+    for (name, (x, y, colour)), wanted, placed in zip(ends, heights, spread(heights, gap=gap_pt), strict=True):
         ax.annotate(name, (x, y), xytext=(4, placed - wanted), color=colour, **style)
 
 

@@ -33,10 +33,9 @@ def design_figure(study: Study, runs: Sequence[Run], looks: Mapping[str, Look]) 
     at, n = table.index + ~table["holds"], study.design.shape[1]  # an empty row lies between in-models and out-models
     fig, ((grid, ax),) = look.grid(1, 2, height_in=1.2 + 0.15 * len(at), sharey=True)
     cells = np.ones((len(at) + 1, n, 3))
-    for j, column in enumerate(study.design):
-        full = colors.to_rgb(looks[column].colour if column in looks else look.GREY)
-        held = study.design.loc[table["model"], column].to_numpy() > 0
-        cells[at, j] = np.where(held[:, None], full, colors.to_rgb("#efefef"))
+    full = [colors.to_rgb(looks[column].colour if column in looks else look.GREY) for column in study.design]
+    held = study.design.loc[table["model"]].to_numpy() > 0
+    cells[at] = np.where(held[..., None], full, colors.to_rgb("#efefef"))
     grid.imshow(cells, aspect="auto")
     grid.hlines(np.arange(len(cells)) - 0.5, -0.5, n - 0.5, color="white", lw=1.2)
     grid.vlines(np.arange(n) - 0.5, -0.5, len(cells) - 0.5, color="white", lw=1.2)

@@ -20,9 +20,13 @@ from unlearning.core import genex, performance
 FIGURES = ("exposure/calibration", "exposure/k_star", "trade_off/trade_off", "trade_off/lost_along",
            "memorization/correlations", "memorization/correlations")  # fmt: skip
 SHOWN_BY = dict(zip(SAYS, FIGURES, strict=True))  # claim -> stage/figure that shows it best
-TITLES = {"exposure_0": "exposure before, nats", "instance_share": "of it, instance part (share)",
-          "k_star": "steps to forget, k\\*", "k_star_reference": "± by the reference",
-          "lost_100": "performance lost at k\\*, nats per token"}  # fmt: skip
+TITLES = {  # quantities of the table of sets in README and docs
+    "exposure_0": "exposure before, nats",
+    "instance_share": "of it, instance part (share)",
+    "k_star": "steps to forget, k\\*",
+    "k_star_reference": "± by the reference",
+    "lost_100": "performance lost at k\\*, nats per token",
+}
 
 
 def set_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:

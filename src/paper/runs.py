@@ -36,10 +36,8 @@ class Run:
     arm: str
     forget_set: str
     trained_with: str
-    method: str
     model: int
     role: str
-    status: str
     record: dict  # its row of runs.csv
     scores: pd.DataFrame  # step × example of the set, nats
     never: pd.DataFrame  # step × never-trained example of its kind, nats; NaN where not scored
@@ -120,13 +118,8 @@ class Study:
 
     def select(self, *, arm: str | None = None, forget_set: str | None = None, role: str = "in") -> list[Run]:
         """The runs of an arm, a set and a role. Arms at another learning rate only where they are named."""
-        return [
-            run
-            for run in self.runs
-            if run.role == role
-            and forget_set in (None, run.forget_set)
-            and (run.arm == arm if arm is not None else self.rates[run.arm] == 1)
-        ]
+        there = [run for run in self.runs if (self.rates[run.arm] == 1 if arm is None else run.arm == arm)]
+        return [run for run in there if run.role == role and forget_set in (None, run.forget_set)]
 
     @property
     def arms(self) -> list[str]:  # that have a run, those at another learning rate left out
@@ -167,10 +160,7 @@ def by_run(runs: Sequence[Run], table: Callable[[Run], pd.DataFrame], columns: S
 
 
 def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confidence: float = 0.95) -> Study:
-    """Read the tables below `root` that the blocks `arms` and `ascents` of the settings name.
-
-    Raises FileNotFoundError: no design or no examples; everything else may be missing and is then named.
-    """
+    """Read the tables below `root` that the blocks name; FileNotFoundError without a design or examples alone."""
     tables = Path(root) / "results" / "tables"
     design = pd.read_csv(tables / "forget_sets" / "design.csv").set_index("model")  # +1: holds the set, or base model 1
     folders = {"base": tables / "base"}
@@ -180,16 +170,15 @@ def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confi
     quality = {name: folder / "performance.csv" for name, folder in folders.items()}
     quality = {name: pd.read_csv(path) for name, path in quality.items() if path.exists()}
     examples = plain(pd.read_parquet(tables / "forget_sets" / "examples.parquet")).set_index("example_id")
-    missing = [] if "base" in scores else ["no scores of the base models (results/tables/base)"]
     study = Study(
         design=2 * design.astype(int) - 1,
         examples=examples,
-        base=scores.pop("base", pd.DataFrame(np.nan, index=[0, 1], columns=examples.index)),
-        references={name: table for name, table in scores.items() if len(table)},
+        base=scores.get("base", pd.DataFrame(np.nan, index=[0, 1], columns=examples.index)),
+        references={name: table for name, table in scores.items() if name != "base" and len(table)},
         performance={name: _splits(table, "model") for name, table in quality.items()},
         bleu={name: _bleu(table, "model") for name, table in quality.items()},
         rates={name: arm.get("rate", 1.0) for name, arm in arms.items()},
-        missing=missing,
+        missing=[] if "base" in scores else ["no scores of the base models (results/tables/base)"],
         confidence=confidence,
     )
     for name in sorted(ascents):
@@ -198,12 +187,10 @@ def read_study(root: str | Path = ".", *, arms: Mapping, ascents: Mapping, confi
 
 
 def retrained(name: str, root: str | Path = ".") -> pd.DataFrame:
-    """Scores of the exact `partners` or of the `repeats` of every training: trained_with, model, left_out, example_id,
-    log_likelihood (nats); no row where none was trained."""
-    folders = (Path(root) / "results" / "tables" / "train").glob(f"*/{name}.parquet")
+    """Scores (nats) of the exact `partners` or of the `repeats` of every training; no row where none was trained."""
     nothing = pd.DataFrame(columns=["trained_with", "model", "left_out", "example_id", "log_likelihood"])
-    found = [table for table in map(pd.read_parquet, sorted(folders)) if len(table)]
-    return pd.concat([plain(table) for table in found or [nothing]], ignore_index=True)
+    found = map(pd.read_parquet, sorted(Path(root).glob(f"results/tables/train/*/{name}.parquet")))
+    return pd.concat([plain(table) for table in found if len(table)] or [nothing], ignore_index=True)
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
@@ -221,8 +208,7 @@ def _grid(rows: pd.DataFrame, index: str) -> pd.DataFrame:
 
 
 def _splits(table: pd.DataFrame, index: str) -> pd.DataFrame:
-    states = table.drop_duplicates([index, "split"])
-    return states.pivot(index=index, columns="split", values="log_likelihood_per_token")
+    return table.drop_duplicates([index, "split"]).pivot(index=index, columns="split")["log_likelihood_per_token"]
 
 
 def _bleu(table: pd.DataFrame, index: str) -> pd.Series:
@@ -250,17 +236,16 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
             study.missing.append(f"{folder.name}: model {model} ({role}) left no scores")
             continue
         found, mine = scores[model, role], states[(states["model"] == model) & (states["role"] == role)]
-        there, others = [x for x in own if x in found], [x for x in never if x in found]
+        there, others = ([x for x in ids if x in found] for ids in (own, never))
+        reference, alike = (reference_of(study, trained_with, forget_set, model, ids) for ids in (there, others))
         bleu = _bleu(mine, "step")
         if model in study.bleu.get(trained_with, ()):
             bleu[0] = study.bleu[trained_with][model]
-        without = pd.Series(reference_of(study, trained_with, forget_set, model, [*there, *others]), [*there, *others])
         runs.append(Run(
-            name=folder.name, arm=arm, forget_set=forget_set, trained_with=trained_with, method=record["method"],
-            model=model, role=role, status=record["status"], record=record,
+            folder.name, arm, forget_set, trained_with, model, role, record,
             scores=found[there].dropna(how="all"), never=found[others].dropna(how="all"),
             n_tokens=study.examples["n_tokens"].loc[there].to_numpy(), floor=floor[there].to_numpy(),
-            reference=without[there].to_numpy(), never_reference=without[others],
+            reference=reference, never_reference=pd.Series(alike, others, dtype=float),
             performance=_splits(mine, "step"), bleu=bleu.sort_index(),
         ))  # fmt: skip
     return runs
@@ -268,53 +253,50 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
 
 def reference_of(study: Study, trained_with: str, forget_set: str, model: int, examples: Sequence[str]) -> Array:
     """(n,) what the model would give on the examples had it not been trained on the set (main effects), nats."""
-    return _without_set(study, study.references[trained_with][list(examples)], forget_set, model)
+    return _predicted(study, study.references[trained_with][list(examples)], forget_set, model)
 
 
-def _without_set(study: Study, table: pd.DataFrame, forget_set: str, model: int) -> Array:
-    design, row = study.design.loc[table.index], table.index.get_loc(model)
-    at = {"model": row, "column": design.columns.get_loc(forget_set)}
-    return genex.predicted_reference(table.to_numpy(), design.to_numpy(), **at)
+def _predicted(study: Study, table: pd.DataFrame, forget_set: str, model: int) -> Array:
+    design = study.design.loc[table.index]
+    row, column = table.index.get_loc(model), design.columns.get_loc(forget_set)
+    return genex.predicted_reference(table.to_numpy(), design.to_numpy(), model=row, column=column)
 
 
 def reference_performance(study: Study, run: Run, split: str = "heldout") -> float:
     """What the run's model would score on a split, not trained on the set, nats per token; NaN if not measured."""
     table = study.scores(run.trained_with, split).to_frame()
-    return float(_without_set(study, table, run.forget_set, run.model)[0]) if table.notna().all(axis=None) else np.nan
+    return float(_predicted(study, table, run.forget_set, run.model)[0]) if table.notna().all(axis=None) else np.nan
 
 
-def outside_scores(study: Study, run: Run) -> Array:
-    """(n_out, n) log-likelihoods of the out-models on the run's examples, nats."""
+def outside_scores(study: Study, run: Run) -> Array:  # (n_out, n) of the out-models on the run's examples, nats
     return study.held_by(run.forget_set, run.trained_with, inside=False)[run.examples].to_numpy()
 
 
 def floor_among(study: Study, outside: Array, *, shrink: bool = True) -> Array:
     """(n,) half-width of the noise floor of one model against `outside`, (models, n); zero spread if that is one."""
     sd = outside.std(axis=0, ddof=1) if len(outside) > 1 else np.zeros(outside.shape[1])
-    how = {"n_unlearned": 1, "n_reference": len(outside), "confidence": study.confidence, "shrink": shrink}
-    return genex.noise_floor(reference_sd=sd, **how)
+    settings = {"confidence": study.confidence, "shrink": shrink}
+    return genex.noise_floor(reference_sd=sd, n_unlearned=1, n_reference=len(outside), **settings)
 
 
 def start(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
-    """Exposure of the original models, and its instance part, from the regression that makes the references.
+    """Exposure of the original models, and its instance part: twice the main effect of the set's column, nats.
 
-    Runs of a set share that regression: the spread of their exposures at θ0 says nothing about its error. Rows
-    exposure_0, and where the kind has never-trained examples generator_0, instance_0 (nats) and instance_share; columns
-    estimate (twice the main effect of the set), low, high, n (models), reason.
+    Runs of a set share that regression: the spread of their exposures at θ0 says nothing about its error. Without
+    never-trained examples of the kind there is the row exposure_0 alone. n counts models.
     """
-    table, design = study.references[trained_with], study.design.loc[study.references[trained_with].index]
+    table = study.references[trained_with]
     never = [x for x in study.members(f"never-{study.kind(forget_set)}") if x in table]
-    outcomes = pd.DataFrame({"exposure_0": table[study.members(forget_set)].mean(axis=1)})
+    means = pd.DataFrame({"exposure_0": table[study.members(forget_set)].mean(axis=1)})
     if never:
-        outcomes["generator_0"] = table[never].mean(axis=1)
-        outcomes["instance_0"] = outcomes["exposure_0"] - outcomes["generator_0"]
-    found = effects.influence_matrix(outcomes.to_numpy(), design.to_numpy(), confidence=study.confidence)
-    column, reason = (
-        design.columns.get_loc(forget_set),
-        "" if found.df else "no column of the design is free: no interval",
-    )
+        means["generator_0"] = table[never].mean(axis=1)
+        means["instance_0"] = means["exposure_0"] - means["generator_0"]
+    design = study.design.loc[table.index]
+    found = effects.influence_matrix(means.to_numpy(), design.to_numpy(), confidence=study.confidence)
+    column = design.columns.get_loc(forget_set)
     limits = {"estimate": found.effect[column], "low": found.low[column], "high": found.high[column]}
-    rows = pd.DataFrame({**limits, "n": len(table), "reason": reason}, index=list(outcomes))
+    reason = "" if found.df else "no column of the design is free: no interval"
+    rows = pd.DataFrame(limits | {"n": len(table), "reason": reason}, index=list(means))
     if never:
         share = rows.loc["instance_0", "estimate"] / rows.loc["exposure_0", "estimate"]
         rows.loc["instance_share"] = [share, np.nan, np.nan, len(table), "a ratio of two estimates: no interval"]
@@ -327,11 +309,10 @@ def memorized(share: float) -> str:
 
 
 def run_table(study: Study, *, other_rates: bool = False) -> pd.DataFrame:
-    """One row a run: the keys, the columns of UNITS and generator_0, and the rest of runs.csv; NaN where censored.
+    """One row a run: KEYS, UNITS, generator_0, and the rest of runs.csv; NaN where censored.
 
     lost_25 … lost_100: held-out lost against θ0 at that percentage of k*; lost_to_references: full held-out at k*
-    against the model's reference; lost_bleu: of translations; share_inside, share_exposed: of the set inside and above
-    the noise floor at k*. Only the runs at their arm's learning rate, or only those at another.
+    against the model's reference; share_inside, share_exposed: of the set inside and above the noise floor at k*.
     """
     rows = [_run_row(study, run) for run in study.runs if (study.rates[run.arm] != 1) == other_rates]
     return pd.DataFrame(rows, columns=None if rows else [*KEYS, *UNITS, "generator_0", "last_step"])
@@ -340,11 +321,12 @@ def run_table(study: Study, *, other_rates: bool = False) -> pd.DataFrame:
 def _run_row(study: Study, run: Run) -> dict:
     generator = float(run.generator_part.iloc[0]) if len(run.generator_part) else float("nan")
     exposure, at_k_star = float(run.exposure[0].mean()), performance.interpolate(run.exposure, run.steps, run.k_star)
+    instance = exposure - generator
     scored = run.performance.get("heldout", pd.Series(dtype=float)).dropna()
     heldout = performance.interpolate(scored.to_numpy(), scored.index.to_numpy(), run.k_star)
     to_references = performance.performance_lost(unlearned=heldout, reference=reference_performance(study, run))
-    instance = exposure - generator
-    row = {key: getattr(run, key) for key in KEYS}
+    given = run.record | vars(run)
+    row = {key: given[key] for key in KEYS}
     row |= {"k_star": run.k_star, "k95": run.k95, "exposure_0": exposure, "generator_0": generator}
     row |= {"instance_0": instance, "instance_share": instance / exposure if exposure else np.nan}
     row |= {name: float(run.lost(share * run.k_star)) for name, share in LOST.items()}

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -16,13 +18,11 @@ from unlearning.core import effects
 
 def gains(study: runs.Study, split: str = "heldout") -> pd.DataFrame:
     """What fine-tuning is worth: trained_with, model, base, before (its base), after (θ0), gain, nats per token."""
-    base, tables = (study.design["base"] > 0).astype(int), []
-    for name in words.ordered(study.references, first=look.TRAINED):
-        both = {"before": base.map(study.scores("base", split)), "after": study.scores(name, split)}
-        table = pd.DataFrame({"trained_with": name, "base": base} | both).rename_axis("model").reset_index()
-        tables.append(table.assign(gain=table["after"] - table["before"]))
-    columns = ["trained_with", "model", "base", "before", "after", "gain"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    base = (study.design["base"] > 0).astype(int)
+    both = pd.DataFrame({"base": base, "before": base.map(study.scores("base", split))})
+    names = words.ordered(study.references, first=look.TRAINED)
+    tables = {name: both.assign(after=study.scores(name, split)) for name in names}
+    return pd.concat(tables, names=["trained_with", "model"]).eval("gain = after - before").reset_index()
 
 
 def gains_figure(epochs: pd.DataFrame, gained: pd.DataFrame, *, confidence: float) -> Figure:
@@ -42,10 +42,8 @@ def gains_figure(epochs: pd.DataFrame, gained: pd.DataFrame, *, confidence: floa
 
 
 def learnt(study: runs.Study, trained_with: str) -> pd.DataFrame:
-    """Exposure of the originals by set, and how much of it is the instance and not its generator, nats per example.
-
-    estimate, low, high: GenEx of θ0; n: models; memorized: yes (at least half is the instance's own) | no | unknown.
-    """
+    """GenEx of θ0 by set, and how much of it is the instance and not its generator, nats per example; n: models;
+    memorized: yes (at least half is the instance's own) | no | unknown."""
     rows = []
     for name in study.forget_sets:
         found = runs.start(study, trained_with, name)
@@ -109,25 +107,25 @@ def influence_figure(matrix: pd.DataFrame, rows: Sequence[str], columns: Sequenc
     table = matrix.assign(clear=clear(matrix)).pivot(index="scored_on", columns="trained_on")
     values, sure = (table[name].loc[rows, columns].to_numpy() for name in ("estimate", "clear"))
     fig, ((ax,),) = look.grid(height_in=1.1 + 0.2 * len(rows))
-    limit = float(np.abs(values).max())
-    norm = SymLogNorm(1.0, vmin=-limit, vmax=limit, base=10)  # linear to one nat, logarithmic beyond
-    shades = ax.imshow(np.ma.masked_where(~sure, values), cmap="RdBu_r", norm=norm, aspect="auto")
     ax.patch.set(facecolor="white", edgecolor=look.FLOOR, hatch="////")  # seen where a cell is left out
-    for (i, j), value in np.ndenumerate(values):
-        plain = {"color": "#6e6e6e", "bbox": {"fc": "white", "ec": "none", "pad": 0.6}}
-        bold = {"color": "white" if abs(norm(value) - 0.5) > 0.3 else look.INK, "weight": "bold"}
-        text = words.number(value, ".1f" if abs(value) >= 0.995 else ".2f")
-        ax.text(j, i, text, ha="center", va="center", fontsize=5.5, **(bold if sure[i, j] else plain))
-        if rows[i] == columns[j]:
-            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec=look.INK, lw=1.2, zorder=4, clip_on=False))
-    ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(rows)), rows)
+    limits = {"vmin": -np.abs(values).max(), "vmax": np.abs(values).max()}
+    norm = SymLogNorm(1.0, base=10, **limits)  # linear to one nat, logarithmic beyond
+    text = [[words.number(x, ".1f" if abs(x) >= 0.995 else ".2f") for x in row] for row in values]
+    style = {"annot": np.array(text), "fmt": "", "norm": norm, "cmap": "RdBu_r", "ax": ax} | limits
+    plain = {"fontsize": 5.5, "color": "#6e6e6e", "bbox": {"fc": "white", "ec": "none", "pad": 0.6}}
+    bar = {"fraction": 0.04, "pad": 0.02, "label": "nats per example", "format": lambda x, _: words.number(x, ".4g")}
+    seaborn.heatmap(values, mask=~sure, annot_kws={"fontsize": 5.5, "weight": "bold"}, cbar_kws=bar, **style)
+    for number, value in zip(ax.texts, values[sure], strict=True):  # seaborn would write white on orange
+        number.set_color("white" if abs(norm(value) - 0.5) > 0.3 else look.INK)
+    seaborn.heatmap(values, mask=sure, annot_kws=plain, cbar=False, alpha=0, **style)  # numbers alone
+    for j, i in ((columns.index(name), rows.index(name)) for name in columns if name in rows):
+        ax.add_patch(Rectangle((j, i), 1, 1, fill=False, ec=look.INK, lw=1.2, zorder=4, clip_on=False))
+    ax.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0)
     ax.set(xlabel="trained on (base: second base model instead of the first)", ylabel="scored on")
     ax.set_title(f"trained with {matrix['trained_with'].iloc[0]}", loc="left")
     ax.tick_params(length=0)
     ax.grid(visible=False)
-    bar = fig.colorbar(shades, ax=ax, fraction=0.04, pad=0.02, label="nats per example")
-    bar.ax.yaxis.set_major_formatter(lambda value, _: words.number(value, ".4g"))
     return fig
 
 
@@ -136,10 +134,10 @@ def partner_errors(study: runs.Study, partners: pd.DataFrame) -> pd.DataFrame:
     of reference − partner), nats per example."""
     rows = []
     for (trained_with, model, name), partner in partners.groupby(["trained_with", "model", "left_out"]):
-        ids, outside = study.members(name), study.held_by(name, trained_with, inside=False)
+        ids, outside = study.members(name), study.held_by(name, trained_with, inside=False).mean().to_numpy()
         exact = partner.set_index("example_id")["log_likelihood"].reindex(ids).to_numpy(dtype=float)
         fitted = runs.reference_of(study, trained_with, name, model, ids)
-        for kind, error in (("regression", fitted - exact), ("out-average", outside.mean().to_numpy() - exact)):
+        for kind, error in (("regression", fitted - exact), ("out-average", outside - exact)):
             rows.append((model, name, kind, np.sqrt(np.mean(error**2)), np.mean(error), len(ids)))
     return pd.DataFrame(rows, columns=["model", "forget_set", "reference", "rms", "bias", "examples"])
 
@@ -150,7 +148,7 @@ def repeat_noise(study: runs.Study, repeats: pd.DataFrame) -> pd.DataFrame:
     for (trained_with, model), again in repeats.groupby(["trained_with", "model"]):
         change = again.set_index("example_id")["log_likelihood"] - study.references[trained_with].loc[model]
         rms = np.sqrt((change.astype(float) ** 2).groupby(kinds).mean())
-        rows += [(model, kind, value) for kind, value in rms.items()]
+        rows += [(model, *row) for row in rms.items()]
     return pd.DataFrame(rows, columns=["model", "kind", "rms"])
 
 
@@ -166,6 +164,5 @@ def partners_figure(study: runs.Study, errors: pd.DataFrame, noise: pd.DataFrame
         for at, name in enumerate(order):
             alone = noise.loc[noise["kind"] == study.kind(name), "rms"]
             ax.barh(at, alone.max() - alone.min(), left=alone.min(), height=0.9, color=look.FLOOR, zorder=0)
-    for ax in fig.axes:
-        ax.set_xlim(0, max(other.get_xlim()[1] for other in fig.axes))
+    plt.setp(fig.axes, xlim=(0, max(ax.get_xlim()[1] for ax in fig.axes)))
     return fig

@@ -38,15 +38,11 @@ class Case:
     def inside(self) -> pd.DataFrame:
         return self.values[self.values["arm"] == self.arm]
 
-    @property
-    def of_pair(self) -> pd.DataFrame:
-        return self.inside[self.inside["forget_set"].isin((*self.ind, *self.ood))]
-
 
 def _calibration(case: Case, side: str, column: str) -> pd.DataFrame:
     # like the next ones: values that are no column of the table of runs, as forget_set, model, value
+    names = [name for name in (*case.ind, *case.ood) if name in set(case.inside["forget_set"])]
     trained_with, none = case.arms[case.arm]["trained_with"], pd.DataFrame(columns=exposure.CALIBRATION)
-    names = case.of_pair["forget_set"].unique()
     table = pd.concat([none, *(exposure.calibration(case.study, trained_with, name) for name in names)])
     return table[table["side"] == side].rename(columns={column: "value"})
 
@@ -60,14 +56,14 @@ def _steps_to(run: Run, level: float) -> float:
 
 
 def _placebo(case: Case) -> pd.DataFrame:
-    return trade_off.placebo_lost(case.study, [1.0]).query("arm == @case.arm").rename(columns={"lost": "value"})
+    table = trade_off.placebo_lost(case.study, [1.0])
+    return table[table["arm"] == case.arm].rename(columns={"lost": "value"})
 
 
 def by_draw(case: Case) -> dict[str, Case]:
-    """What tells them apart, in words -> the other draws of both kinds, and all draws together, if there are any.
+    """In words -> the other draws of both kinds, as often in training and unlearned in this arm, and all draws.
 
-    A draw of a kind stands as often in training and is unlearned in this arm. Sets of one's own are no draws, and a
-    pair of one kind has none.
+    Sets of one's own are no draws, and a pair of one kind has none.
     """
     how = case.study.examples.groupby("forget_set")[["kind", "repetitions"]].first().apply(tuple, axis=1)
     there = [name for name in case.study.forget_sets if case.study.select(arm=case.arm, forget_set=name)]
@@ -128,7 +124,7 @@ FASTER = "lost in the second half of the steps − twice what the first half cos
 K_STAR, STEPS = "k*(OOD) − k*(InD) {}", ("steps", "C2_share_of_k_star")
 LEVEL = K_STAR.format("from an equal level on, the smaller exposure at θ0 of both ({})")
 CORRELATED = "rate of unlearning rank-correlated with {}, given length, inside models and sets"
-SIDES = (("InD", IND), ("OOD", OOD))
+MEMORIZATION, DIFFICULTY = (partial(Row, c, unit=RHO, margin=f"{c}_rho", sign=0) for c in ("C5", "C6"))
 ROWS = (
     Row("C1", "a", "run exposure at θ0 tells models trained on a set from models that were not: AUC above the margin",
         partial(_calibration, side="in", column="auc"), BOTH, "AUC", "C1_auc", threshold=True),
@@ -157,28 +153,21 @@ ROWS = (
     Row("C4", BESIDE, "performance lost after 50 % of k*: InD − OOD ({})", "lost_50", IND_MORE, *ALSO, cases=by_draw),
     Row("C4", BESIDE, "placebo: lost by as many steps of ascent on InD from models that never saw it", _placebo, IND,
         "nats per token", sign=None, nothing="no placebo runs in this arm"),
-    Row("C5", "", CORRELATED.format("memorization"), "rate_mem", BOTH, RHO, "C5_rho", sign=0),
+    MEMORIZATION("", CORRELATED.format("memorization"), "rate_mem", BOTH),
     Row("C5", BESIDE, "performance lost at equal nats removed: most repeated − least repeated {} set",
         _at_equal_level(memorization.lost_at_removed), OOD_MORE, *NATS, sign=0, cases=_strata,
         nothing="no kind with two repetition strata in this arm"),
-    Row("C5", BESIDE, "rate with memorization, difficulty held fixed", "rate_mem_given_difficulty", BOTH, RHO, "C5_rho",
-        sign=0),
-    *(Row("C5", BESIDE, f"rate with memorization, {s} alone", "rate_mem", side, RHO, "C5_rho", sign=0)
-      for s, side in SIDES),
-    Row("C5", BESIDE, "its k* with memorization, partly by construction", "k_star_mem", BOTH, RHO, "C5_rho", sign=0),
-    Row("C6", "", CORRELATED.format("difficulty"), "rate_difficulty", BOTH, RHO, "C6_rho", sign=0),
-    Row("C6", BESIDE, "rate with difficulty, memorization held fixed", "rate_difficulty_given_mem", BOTH, RHO, "C6_rho",
-        sign=0),
-    *(Row("C6", BESIDE, f"rate with difficulty, {s} alone", "rate_difficulty", side, RHO, "C6_rho", sign=0)
-      for s, side in SIDES),
+    MEMORIZATION(BESIDE, "rate with memorization, difficulty held fixed", "rate_mem_given_difficulty", BOTH),
+    *(MEMORIZATION(BESIDE, f"rate with memorization, {side} alone", "rate_mem", side) for side in (IND, OOD)),
+    MEMORIZATION(BESIDE, "its k* with memorization, partly by construction", "k_star_mem", BOTH),
+    DIFFICULTY("", CORRELATED.format("difficulty"), "rate_difficulty", BOTH),
+    DIFFICULTY(BESIDE, "rate with difficulty, memorization held fixed", "rate_difficulty_given_mem", BOTH),
+    *(DIFFICULTY(BESIDE, f"rate with difficulty, {side} alone", "rate_difficulty", side) for side in (IND, OOD)),
 )  # fmt: skip
 
 
 def claims_table(study: Study, table: pd.DataFrame, arms: Mapping, claims: Mapping) -> pd.DataFrame:
-    """Every row of every claim in the headline arms, with columns COLUMNS.
-
-    table: `runs.run_table` of the study; arms, claims: the blocks of that name.
-    """
+    """Every row of every claim in the headline arms, by `runs.run_table` and the blocks of settings."""
     values, found = _values(study, table), []
     for arm in claims["headline"]:
         whole = Case(study, arms, values, arm, (claims["ind"],), (claims["ood"],), claims["delta"])
@@ -196,21 +185,25 @@ def claims_table(study: Study, table: pd.DataFrame, arms: Mapping, claims: Mappi
 def _values(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     inside = pd.concat([table, runs.run_table(study, other_rates=True)]).query("role == 'in'")
     later = inside["lost_100"] - inside["lost_50"]
+    inside = inside.assign(lost_later=later, faster=later - 2 * inside["lost_50"])
     rho = memorization.correlations_by_model(memorization.example_rates(study))
     rho[list(memorization.RHOS)] = stats.fisher_z(rho[list(memorization.RHOS)])
-    inside = inside.assign(lost_later=later, faster=later - 2 * inside["lost_50"])
     return inside.merge(rho, on=runs.BY, how="left")
 
 
+def _of_pair(case: Case) -> pd.DataFrame:
+    return case.inside[case.inside["forget_set"].isin((*case.ind, *case.ood))]
+
+
 def _not_memorized(case: Case) -> str:
-    # which of the sets have too small an instance part at θ0 to count, in words, or nothing
-    shares = case.of_pair.groupby("forget_set")["instance_share"].mean()
+    """Which of the sets have too small an instance part at θ0 to count, in words, or nothing."""
+    shares = _of_pair(case).groupby("forget_set")["instance_share"].mean()
     why = "{} not memorized (instance part {:.0%} of its exposure at θ0): not counted"
-    return "; ".join(why.format(*item) for item in shares.items() if runs.memorized(item[1]) == "no")
+    return "; ".join(why.format(name, share) for name, share in shares.items() if runs.memorized(share) == "no")
 
 
 def _by_model(table: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
-    # model -> mean value over those of the sets that it holds; NaN where one of them is NaN
+    """Model -> mean value over those of the sets that it holds; NaN where one of them is NaN."""
     here = table[table["forget_set"].isin(sets)].groupby("model")["value"]
     return here.agg(lambda values: values.mean(skipna=False)).astype(float)
 
@@ -250,7 +243,7 @@ def _computed(row: Row, case: Case) -> dict:
     values, k_star = values[np.isfinite(values)], _pairs(case, "k_star")
     margin = case.delta.get(row.margin, 0.0)
     if row.unit == "steps":
-        margin = margin * float(k_star["ind"].mean()) if k_star["ind"].notna().any() else 0.0
+        margin *= float(np.nan_to_num(k_star["ind"].mean()))
     null = margin if row.threshold else 0.0  # from which values are counted
     least = 0.0 if row.threshold else float(np.arctanh(margin)) if row.unit == RHO else margin
     interval = stats.t_interval(values - null, confidence=case.study.confidence)
@@ -261,13 +254,12 @@ def _computed(row: Row, case: Case) -> dict:
     found |= {key: float(back(getattr(interval, key))) for key in ("estimate", "low", "high")}
     if row.sign is None:
         return found | {"delta": np.nan, "p": np.nan, "p_sign_flip": np.nan, "verdict": ""}
-    found |= {"delta": margin, "p": stats.p_beyond(values - null, delta=least), "p_sign_flip": np.nan}
-    if len(values) <= FLIPPED:
-        found["p_sign_flip"] = stats.sign_flip_p(values - null, delta=least)
+    flipped = stats.sign_flip_p(values - null, delta=least) if len(values) <= FLIPPED else np.nan
+    found |= {"delta": margin, "p": stats.p_beyond(values - null, delta=least), "p_sign_flip": flipped}
     found["verdict"] = stats.verdict(interval, delta=least, direction=row.sign)
     if row.value == "k_star" and k_star.isna().any(axis=None):
         found |= _by_signs(case, k_star)
-    together = float(np.tanh(case.of_pair["mem_difficulty"].mean())) if "given" in str(row.value) else 0.0
+    together = float(np.tanh(_of_pair(case)["mem_difficulty"].mean())) if "given" in str(row.value) else 0.0
     if abs(together) > case.delta["identifiable_rho"]:
         why = f"memorization and difficulty correlate at {together:+.2f}"
         found |= {"verdict": "not identifiable", "reason": why}
@@ -276,18 +268,15 @@ def _computed(row: Row, case: Case) -> dict:
 
 def _by_signs(case: Case, pairs: pd.DataFrame) -> dict:
     """With a censored run, pairs enter a sign test by their bounds."""
-    filled, gone = pairs.fillna(_pairs(case, "last_step")), pairs.isna()
-    sides = {"a": filled["ood"], "b": filled["ind"], "a_censored": gone["ood"], "b_censored": gone["ind"]}
-    test = stats.sign_test_by_bounds(**sides)
+    (a, b), gone = pairs.fillna(_pairs(case, "last_step"))[["ood", "ind"]].to_numpy().T, pairs.isna()
+    test = stats.sign_test_by_bounds(a=a, b=b, a_censored=gone["ood"], b_censored=gone["ind"])
     found = {"low": np.nan, "high": np.nan, "p": test.p, "p_sign_flip": np.nan, "n": len(pairs)}
     if not test.positive + test.negative:
         return found | {"verdict": NOT_COMPUTED, "reason": "every pair holds censored runs"}
     word = "supported" if test.positive > test.negative else "contradicted"
-    reason = (
-        f"{int(gone.any(axis=1).sum())} of {len(pairs)} pairs hold a censored run: sign test by bounds, "
-        f"{test.positive} longer, {test.negative} shorter, {test.unknown} unknown; the estimate is over uncensored "
-        "pairs"
-    )
+    reason = f"{int(gone.any(axis=1).sum())} of {len(pairs)} pairs hold a censored run: sign test by bounds, "
+    reason += f"{test.positive} longer, {test.negative} shorter, {test.unknown} unknown; "
+    reason += "the estimate is over uncensored pairs"
     return found | {"verdict": word if test.p < 1 - case.study.confidence else "inconclusive", "reason": reason}
 
 
