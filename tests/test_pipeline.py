@@ -113,6 +113,7 @@ def test_a_reading_stage_starts_from_tables_in_git_and_imports_no_torch(stage):
     assert not [d for d in map(str, all_stages()[stage].deps) if d.startswith(("data/", "models/"))]
     code = [code_of(source), *(path.read_text() for path in ROOT.glob("src/paper/*.py"))]
     code += [(ROOT / f"src/{m.replace('.', '/')}.py").read_text() for m in reachable("\n".join(code))]
+    code = [re.sub(r"^if TYPE_CHECKING:.*\n(    .*\n)+", "", c, flags=re.M) for c in code]  # never runs
     assert not [c for c in code if re.search(r"^\s*(import|from) (torch|transformers|datasets)\b", c, re.M)]
 
 
