@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 from tests.test_models import by_hand
 from tests.tiny import VOCABULARY, examples
@@ -69,7 +69,7 @@ def test_a_configuration_is_no_checkpoint():
 
 def test_a_folder_is_taken_with_its_tokenizer(tmp_path):
     folder = checkpoint.folder_of({"path": str(save(tmp_path / "mine", "gpt2"))})
-    tokenizer = checkpoint.tokenizer_of(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(tokenizer("good morning")["input_ids"]) == "good morning"
 
 
@@ -192,7 +192,7 @@ def test_a_tokenizer_that_is_larger_than_the_embedding_is_refused(tmp_path):
 
 def test_a_tokenizer_without_an_end_of_sequence_is_refused(tmp_path):
     folder = save(tmp_path / "mine", "gpt2")
-    tokenizer = checkpoint.tokenizer_of(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.eos_token = None
     tokenizer.save_pretrained(folder)
     assert "has no end-of-sequence token" in refusal(folder)

@@ -11,9 +11,10 @@ import torch
 from tests.tiny import FAMILIES, LOOP, OPTIMIZERS, ascent_task, encoder_decoder, examples, study_data, training_task
 from tools.tasks import run_tasks
 from unlearning.measure.ascent import Update, ascend, ascent_mean
-from unlearning.measure.jobs import train_model, unlearn_model
+from unlearning.measure.ascent_job import unlearn_model
 from unlearning.measure.optimizers import load_state, make_optimizer, save_state, update_statistics
 from unlearning.measure.scoring import bleu, prepare, score
+from unlearning.measure.train_job import train_model
 from unlearning.measure.training import fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine")

@@ -28,7 +28,9 @@ def test_no_two_functions_have_one_name():
 def test_a_package_hands_on_nothing_from_its_modules():
     for path in (path for path in SOURCES if path.name == "__init__.py"):
         package = ".".join(path.parent.relative_to(ROOT / "src").parts)
-        imports = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+        imports = [
+            node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+        ]
         assert not [node.module for node in imports if node.level or f"{node.module}.".startswith(f"{package}.")]
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from tests.tiny import ascent_task, study_data, training_task
 from unlearning.core.genex import steps_to_forget
-from unlearning.measure.jobs import choose_learning_rate, pilot_ascents, train_model, unlearn_model
+from unlearning.measure.ascent_job import choose_learning_rate, pilot_ascents, unlearn_model
+from unlearning.measure.train_job import train_model
 
 
 @pytest.fixture(scope="module")
@@ -104,5 +105,5 @@ def test_a_grid_too_coarse_for_the_window_gives_the_rate_nearest_to_it_as_a_rati
 
 
 def test_a_grid_without_any_rate_that_forgets_is_refused_in_words():
-    with pytest.raises(ValueError, match="no learning rate of the grid forgets"):
+    with pytest.raises(ValueError, match="no learning rate forgets"):
         choose_learning_rate([1e-5, 1e-4], [math.nan, math.nan], low=20, high=40)

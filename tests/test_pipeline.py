@@ -119,7 +119,7 @@ def test_a_reading_stage_starts_from_tables_in_git_and_imports_no_torch(stage):
 
 @pytest.mark.parametrize("name", ["train@adamw", "unlearn@ind-a-adamw"])
 def test_a_notebook_that_only_hands_out_tasks_loads_no_torch_to_do_so(name):
-    jobs = {m for m in reachable(code_of(source_and_extras(name)[0])) if m.endswith("jobs")}
+    jobs = {m for m in reachable(code_of(source_and_extras(name)[0])) if m.endswith("_job")}
     told = "import sys; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     ran = subprocess.run(
         [sys.executable, "-c", "\n".join([*(f"import {m}" for m in jobs), told])], capture_output=True, text=True

@@ -107,12 +107,11 @@ def ascent_task(data: Path, optimizer: str, folder: Path, *, device: str = "cpu"
         "population": "never-natural",
         "retained": [],
         "arm": {**OPTIMIZERS[optimizer], "loss": "mean", **restored},
-        "settings": {**settings, "heldout_fixed": 10, "bleu_sentences": 5, "bleu_tokens": 20},
+        "settings": {**settings, "heldout_fixed": 10, "followed": 5, "bleu_sentences": 5, "bleu_tokens": 20},
         "reference": [float(before[f"ind-a-{i}"]) - 0.3 for i in range(12)],
         "steps": None,
         "seed": 1,
         "threads": 1,
         "device": device,
         "key": {"model": 0},
-        "followed": 5,
     }

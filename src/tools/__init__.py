@@ -9,9 +9,9 @@ from unlearning.errors import StudyError
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
-def _told(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+def _tell_in_a_sentence(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """A mistake of the user's ends a command with one message and no traceback."""
     print(error, file=sys.stderr) if kind is StudyError else sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = _told
+sys.excepthook = _tell_in_a_sentence

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from unlearning.errors import StudyError
 
@@ -71,7 +71,7 @@ def problems(folder: Path, *, max_tokens: int = 0) -> Iterator[str]:
     config = AutoConfig.from_pretrained(folder)
     for problem in _config_problems(config, max_tokens):
         yield f"{config_file}: {problem}"
-    tokenizer = tokenizer_of(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
         yield f"{folder}: the tokenizer has no end-of-sequence token. Set eos_token and save it again."
     if len(tokenizer) > config.vocab_size:
@@ -112,8 +112,3 @@ def _config_problems(config: PreTrainedConfig, max_tokens: int) -> Iterator[str]
     if positions and positions < 2 * max_tokens:
         mend = "Lower corpus.max_tokens in params.yaml to half of what it takes."
         yield f"it takes {positions} positions, source and target need {2 * max_tokens}. {mend}"
-
-
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint in which `folder_of` found nothing wrong."""
-    return AutoTokenizer.from_pretrained(folder)

@@ -1,7 +1,7 @@
 """Fitting a model to its training set: batches by token budget, an order that leaving a set out changes little."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,6 @@ from transformers import PreTrainedModel
 
 from unlearning.measure.models import Batch, Encoded, collate, token_log_likelihoods
 from unlearning.measure.scoring import example_lengths, padded_batches
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 POOL_BATCHES = 16  # rows are sorted by length only inside a pool of so many batches: little padding, same order
 
@@ -87,7 +84,7 @@ def fit(
     clip_norm: float | None,
     precision: str,
     seed: int,
-    accelerator: "Accelerator | None" = None,
+    accelerator: Any = None,
 ) -> Iterator[Epoch]:
     """Train in place; yields after every epoch, so that the caller can measure.
 
