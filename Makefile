@@ -43,10 +43,10 @@ figures: env  ## figures, tables and verdicts once more from the committed table
 	dvc repro -f -s $(READING)
 	@python -m tools.readme
 
-rerun: env  ## make rerun STAGE=train@adamw: one stage once more, after what makes the inputs it lacks; then check
+rerun: env  ## make rerun STAGE=train@adamw: one stage once more, after what makes the inputs it lacks; compares with the commit
 	@test -n "$(STAGE)" || { echo "which stage? make rerun STAGE=base (dvc stage list names them)"; exit 1; }
 	stages=$$(python -m tools.stages $(STAGE)) && dvc repro -f -s $$stages
-	@python -m tools.check
+	@python -m tools.check --commit
 
 lab: env  ## JupyterLab on the notebooks; a run by hand overwrites nothing that is committed
 	jupyter lab notebooks

@@ -158,6 +158,7 @@ def test_changed_code_is_told_and_not_refused(study, capsys):
     told = list(check.unfit())
     assert told == ["code has changed since train@adamw and 2 more ran: src/unlearning",
                     "code has changed since reading ran: src/paper"]  # fmt: skip
+    assert (check.main([]), check.main(["--commit"])) == (1, 0)  # a rerun that gives the committed tables is good
 
 
 def test_a_stage_comes_after_those_that_make_what_it_lacks(study):

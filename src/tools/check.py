@@ -1,6 +1,7 @@
 """Do the results fit the settings, inputs, code and versions that are here, and the last commit? Nothing is run.
 
-`python -m tools.check` says what does not fit, and what no stage makes any more; `--clean` also removes the latter.
+`python -m tools.check` says what does not fit, and what no stage makes (`--clean` removes that).
+`--commit` does no more than the comparison with the commit, as after a rerun.
 
 Another processor rounds otherwise, and training amplifies that: the same bytes come from the same kind of machine
 alone. What has to hold everywhere is every verdict, and numbers within the tolerances below.
@@ -130,6 +131,8 @@ def main(arguments: list[str]) -> int:
     """Print what does not fit; 1 if anything."""
     if "--clean" in arguments:
         remove_leftovers()
+    if "--commit" in arguments:  # after a rerun: is it what was committed?
+        return int(compare() > 0)
     found = list(unfit())
     print("\n".join(found) or "every result fits its settings, inputs, code and versions")
     return int(compare() > 0 or bool(found))
