@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import pytest
 
 from tests import copies
 from tools.doctor import mend
+
+
+@pytest.fixture(autouse=True)
+def figures_closed():
+    """No figure of a test is left open for the next."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,7 +6,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,12 +38,6 @@ def small(tmp_path_factory):
 @pytest.fixture
 def looks(study):
     return look.looks(study.examples, study.forget_sets)
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 # --- GenEx along the steps

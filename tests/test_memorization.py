@@ -77,10 +77,11 @@ def test_without_scores_of_the_bases_difficulty_is_unknown_and_memorization_is_n
 
 
 def test_the_rate_is_nats_per_token_and_step_over_the_first_half(study):
-    run = study.runs[0]
+    run, rates = study.runs[0], memorization.example_rates(study)
+    mine = rates[(rates["arm"] == run.arm) & (rates["forget_set"] == run.forget_set) & (rates["model"] == run.model)]
     half = run.k_star / 2
     expected = (run.log_likelihoods[0] - performance.interpolate(run.log_likelihoods, run.steps, half)) / run.n_tokens
-    np.testing.assert_allclose(memorization.rate_of(run), expected / half)
+    np.testing.assert_allclose(mine["rate"], expected / half)
 
 
 def test_a_made_up_link_between_rate_and_memorization_is_found(by_model):
@@ -126,8 +127,10 @@ def test_a_diverged_run_is_censored_at_its_last_finite_step_and_has_no_rate(tmp_
     rows = pd.read_parquet(path)
     rows.loc[(rows["model"] == 0) & (rows["step"] > 4), "log_likelihood"] = np.nan
     rows.to_parquet(path, index=False)
-    run = runs.read_study(tmp_path, **small.settings).select(forget_set="ind-a")[0]
-    assert np.isnan(run.k_star) and np.isnan(run.lost(run.k_star)) and np.isnan(memorization.rate_of(run)).all()
+    study = runs.read_study(tmp_path, **small.settings)
+    run, rates = study.select(forget_set="ind-a")[0], memorization.example_rates(study)
+    mine = rates[(rates["forget_set"] == "ind-a") & (rates["model"] == run.model)]
+    assert np.isnan(run.k_star) and np.isnan(run.lost(run.k_star)) and mine["rate"].isna().all()
 
 
 def test_figures_hold_what_there_is_and_say_why_there_is_none(study, by_model, looks):

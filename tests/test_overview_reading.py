@@ -4,7 +4,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,12 +22,6 @@ def study(tmp_path_factory):
 @pytest.fixture
 def looks(study):
     return look.looks(study.examples, study.forget_sets)
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 def test_models_that_hold_the_set_come_first_and_at_k_star_lie_on_their_own_reference(study):

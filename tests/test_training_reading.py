@@ -4,7 +4,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,12 +27,6 @@ def study(fake):
 @pytest.fixture
 def looks(study):
     return look.looks(study.examples, list(NINE_SETS))
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 def partners(study, fake, table: pd.DataFrame, model: int = 0) -> pd.DataFrame:

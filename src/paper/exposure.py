@@ -177,7 +177,7 @@ def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, ext
     states: name -> log-likelihoods by example, nats. extrapolate: fit the skew normal too. Gives, by state: bits (mean
     over the set); bits_extrapolated (median); at_ceiling (share of the set); population (the smallest of a length);
     ceiling (bits, of the largest); covered (share with a population)."""
-    own, never = study.members(forget_set), study.members(f"never-{study.kind(forget_set)}")
+    own, never = study.members(forget_set), study.never_trained(forget_set)
     n_tokens, rows = study.examples["n_tokens"], []
     mine, others = (n_tokens[ids].groupby(n_tokens[ids]).groups for ids in (own, never))
     lengths = [length for length in mine if len(others.get(length, [])) >= LEAST_POPULATION]
@@ -198,7 +198,7 @@ def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, ext
 
 def full_states(study: Study, run: Run) -> dict[str, pd.Series]:
     """State -> log-likelihoods of the set and its never-trained examples: θ0, and the full scores nearest k*, 2k*."""
-    ids = [*study.members(run.forget_set), *study.members(f"never-{study.kind(run.forget_set)}")]
+    ids = [*study.members(run.forget_set), *study.never_trained(run.forget_set)]
     full = run.scores.join(run.never).reindex(columns=ids).dropna()
     off = {state: np.abs(full.index - n * run.k_star) for state, n in zip(STATES[1:], (1, 2), strict=True)}
     near = {state: full.iloc[np.argmin(steps)] for state, steps in off.items() if (steps <= 1).any()}

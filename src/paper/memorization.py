@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from paper import look, marks, words
 from paper.look import Looks
 from paper.runs import BY, Array, Run, Study, by_run
-from unlearning.core import genex, performance, properties, stats
+from unlearning.core import genex, properties, stats
 
 RHOS = {
     "rate_mem": "rate with memorization",
@@ -26,13 +26,6 @@ RHOS = {
 DRAWN = {"memorization": ("rate_mem", "rate_mem_given_difficulty"),
          "difficulty": ("rate_difficulty", "rate_difficulty_given_mem")}  # fmt: skip
 BY_REPETITION = {"k_star": "steps to forget, k*", "lost_100": "held-out lost at k*, nats per token"}
-
-
-def rate_of(run: Run) -> Array:
-    """(n,) nats per token removed per step over the first half of the run's k*; NaN for a censored run."""
-    half = run.k_star / 2
-    removed = run.log_likelihoods[0] - performance.interpolate(run.log_likelihoods, run.steps, half)
-    return removed / run.n_tokens / half if half > 0 else np.full(len(run.examples), np.nan)
 
 
 def halves(study: Study, trained_with: str, forget_set: str) -> tuple[list[int], list[int]]:
@@ -83,7 +76,8 @@ def example_rates(study: Study) -> pd.DataFrame:
         other = next(h for h in halves(study, run.trained_with, run.forget_set) if run.model not in h)
         per_token = study.references[run.trained_with].loc[other, run.examples] / run.n_tokens
         found = {"example_id": run.examples, "n_tokens": run.n_tokens, "mem": _mem(study, per_token, run.forget_set)}
-        found |= {"difficulty": hardness(study, run.examples), "rate": rate_of(run)}
+        speed = properties.rate(run.log_likelihoods, run.steps, n_tokens=run.n_tokens, k_star=run.k_star)
+        found |= {"difficulty": hardness(study, run.examples), "rate": speed}
         return pd.DataFrame(found | {"k_star": genex.steps_to_forget(run.exposure, run.steps)})
 
     return by_run(study.select(), table, ["example_id", "n_tokens", "mem", "difficulty", "rate", "k_star"])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from unlearning.core import effects, genex, performance
+from unlearning.data import kinds
 
 Array = np.ndarray
 
@@ -145,8 +146,12 @@ class Study:
         return found.reindex(self.base.index if trained_with == "base" else self.design.index)
 
     def members(self, group: str) -> list[str]:
-        """Ids of the examples of a forget set, a population (`never-<kind>`) or a split."""
+        """Ids of the examples of a forget set, a population or a split."""
         return list(self.examples.index[self.examples["forget_set"] == group])
+
+    def never_trained(self, forget_set: str) -> list[str]:
+        """Ids of the never-trained examples of a set's kind; none where the kind has no population."""
+        return self.members(kinds.population(self.kind(forget_set)) or "")
 
     def kind(self, forget_set: str) -> str:
         return str(self.examples.loc[self.members(forget_set)[0], "kind"])
@@ -227,7 +232,7 @@ def _ascent(study: Study, folder: Path, arms: Mapping, arm: str, forget_set: str
     columns = ["model", "role", "step", "example_id", "log_likelihood"]
     likelihoods, states = pd.read_parquet(files[1], columns=columns), plain(pd.read_parquet(files[2]))
     scores = {key: _grid(rows, "step") for key, rows in likelihoods.groupby(["model", "role"], observed=True)}
-    own, never = study.members(forget_set), study.members(f"never-{study.kind(forget_set)}")
+    own, never = study.members(forget_set), study.never_trained(forget_set)
     outside, runs = study.held_by(forget_set, trained_with, inside=False), []
     floor = pd.Series(floor_among(study, outside.to_numpy()), own)
     for record in pd.read_csv(files[0]).to_dict("records"):
@@ -286,7 +291,7 @@ def start(study: Study, trained_with: str, forget_set: str) -> pd.DataFrame:
     never-trained examples of the kind there is the row exposure_0 alone. n counts models.
     """
     table = study.references[trained_with]
-    never = [x for x in study.members(f"never-{study.kind(forget_set)}") if x in table]
+    never = [x for x in study.never_trained(forget_set) if x in table]
     means = pd.DataFrame({"exposure_0": table[study.members(forget_set)].mean(axis=1)})
     if never:
         means["generator_0"] = table[never].mean(axis=1)

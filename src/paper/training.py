@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from paper import look, marks, runs, words
 from paper.look import Looks
 from unlearning.core import effects
+from unlearning.data.kinds import POPULATIONS
 
 
 def gains(study: runs.Study, split: str = "heldout") -> pd.DataFrame:
@@ -144,7 +145,7 @@ def partner_errors(study: runs.Study, partners: pd.DataFrame) -> pd.DataFrame:
 
 def repeat_noise(study: runs.Study, repeats: pd.DataFrame) -> pd.DataFrame:
     """What another data order alone changes: model, kind, rms (nats per never-trained example)."""
-    kinds, rows = study.examples["kind"][study.examples["forget_set"].str.startswith("never-")], []
+    kinds, rows = study.examples["kind"][study.examples["forget_set"].isin(POPULATIONS)], []
     for (trained_with, model), again in repeats.groupby(["trained_with", "model"]):
         change = again.set_index("example_id")["log_likelihood"] - study.references[trained_with].loc[model]
         rms = np.sqrt((change.astype(float) ** 2).groupby(kinds).mean())

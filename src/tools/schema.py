@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, create_model
 
 from unlearning.data.design import BASE
-from unlearning.data.kinds import KINDS
+from unlearning.data.kinds import KINDS, POPULATIONS
 
 
 class Block(BaseModel):
@@ -73,7 +73,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NoEffect = Annotated[float, _rule(lambda value, _: value != 0 and "It has no effect here: write 0.0")]
 _RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
-_taken = _rule(lambda n, _: (n in _RESERVED or n.startswith("never-")) and "Tables use this name. Rename the set")
+_taken = _rule(lambda n, _: (n in _RESERVED or n in POPULATIONS) and "Tables use this name. Rename the set")
 _letters = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 _odd = _rule(lambda n, _: not _letters.fullmatch(n) and "Rename it: small letters, digits and single hyphens")
 Name = Annotated[str, _odd]
