@@ -11,6 +11,7 @@ import pytest
 
 from tests import copies
 from tools.doctor import mend
+from tools.live import YAML_SAFE, small
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +51,10 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     before = digests(copies.ROOT, "results", "figures")
     root = copies.copy_repository(tmp_path_factory.mktemp("smoke") / "study")
     copies.add_kind(root, "invented", like="canary")
-    sets = {
-        "ind-a": {"kind": "natural", "size": 16, "repetitions": 1},
-        "ood-canary-a": {"kind": "invented", "size": 16, "repetitions": 4},
-    }
-    copies.use_small_settings(root, forget_sets=sets, populations={"invented": 40})
+    toy = small(YAML_SAFE.load((copies.ROOT / "params.yaml").read_text(encoding="utf-8")))
+    sets = {"ood-secret-x1": toy["forget_sets"]["ood-secret-x1"] | {"kind": "invented"}}
+    more = {"forget_sets": toy["forget_sets"] | sets, "populations": toy["populations"] | {"invented": 40}}
+    copies.use_small_settings(root, **more)
     touched = subprocess.run(["git", "diff", "--name-only"], cwd=root, capture_output=True, text=True).stdout.split()
     copies.clear_results(root)
     ran = copies.dvc(root, "repro")

@@ -82,11 +82,11 @@ def add_kind(repository: Path, name: str, *, like: str) -> None:
     for path in (repository / "src/unlearning/data/kinds.py", repository / "src/paper/look.py"):
         text = path.read_text(encoding="utf-8")
         assigned = (node for node in ast.parse(text).body if isinstance(node, ast.Assign | ast.AnnAssign))
-        table = next(node.value for node in assigned if "KINDS" in ast.unparse(node).partition("=")[0])
+        table = next(node.value for node in assigned if ast.unparse(node).startswith(("KINDS =", "KINDS:")))
         entry = next(value for key, value in zip(table.keys, table.values, strict=True) if key.value == like)
         opening = text.splitlines()[table.lineno - 1]
         line = f"    {name!r}: {ast.get_source_segment(text, entry)},"
-        path.write_text(text.replace(opening, f"{opening}\n{line}", 1), encoding="utf-8")
+        path.write_text(text.replace(f"\n{opening}\n", f"\n{opening}\n{line}\n", 1), encoding="utf-8")
 
 
 def use_small_settings(repository: Path, **more: dict[str, Any]) -> dict[str, Any]:

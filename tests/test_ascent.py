@@ -13,7 +13,7 @@ from unlearning.measure import ascent
 from unlearning.measure.ascent import LOSSES, Update, ascend
 from unlearning.measure.models import collate, token_log_likelihoods
 from unlearning.measure.optimizers import arm_optimizer, load_state, make_optimizer, save_state, update_statistics
-from unlearning.measure.scoring import prepare, score
+from unlearning.measure.scoring import prepare, score, score_tokens
 from unlearning.measure.trajectory import Trajectory, ascent_updates, follow
 
 METHODS = {
@@ -233,7 +233,7 @@ def probes():
         heldout=group("h", 10, 2),
         retain=group("r", 5, 3),
         population=group("p", 8, 4),
-        retained={"other": group("o", 4, 5)},
+        retained=group("o", 4, 5),
         heldout_fixed=6,
         followed=3,
         bleu_sentences=4,
@@ -264,20 +264,79 @@ def test_a_run_that_reaches_its_reference_records_both_sides_of_k_star_and_goes_
     assert facts["last_step"] == max(int(np.ceil(facts["k_star"])) + 1, round(2 * facts["k_star"]))
 
 
-def test_everything_is_scored_on_both_sides_of_k_star_and_at_twice_it():
-    result = followed(reference=original() - 0.05, learning_rate=2e-3)
-    k_star = result.facts["k_star"]
-    for step in int(np.floor(k_star)), int(np.ceil(k_star)), result.facts["last_step"]:
-        splits = {split for at, split in result.splits if at == step}
-        assert splits == {"heldout", "heldout_fixed", "heldout_bleu", "retain", "retained:other"}
-        assert max(len(group.ids) for at, group, _ in result.scores if at == step) == len(probes().population.ids)
+def scored(result, letter):
+    """Step -> how many examples of a group are scored there."""
+    return {step: len(group.ids) for step, group, _ in result.scores if group.ids[0].startswith(letter)}
 
 
-def test_the_state_before_k_star_is_scored_as_it_was():
-    result = followed(reference=original() - 0.05, learning_rate=2e-3)
-    before = int(np.floor(result.facts["k_star"]))
-    (fixed, _), (full, _) = result.splits[before, "heldout_fixed"], result.splits[before, "heldout"]
-    assert full.log_likelihood[:6] == pytest.approx(fixed.log_likelihood, abs=1e-4)
+@pytest.mark.parametrize(("rate", "gap", "k_star", "half"), [(1e-4, 0.4, 6.1, {3}), (3e-5, 0.2, 10.3, {3, 6})])
+def test_what_is_scored_and_at_which_step(rate, gap, k_star, half):
+    result = followed(reference=original() - gap, learning_rate=rate)
+    assert result.facts["k_star"] == pytest.approx(k_star, abs=0.1)
+    below, above, last = int(k_star), int(k_star) + 1, result.facts["last_step"]
+    assert list(scored(result, "f")) == list(range(last + 1))
+    assert scored(result, "h") == dict.fromkeys(half | {below, above}, 10)  # around k*/2 and k*
+    along = set(range(3, int(1.5 * k_star) + 1, 3))
+    assert scored(result, "p") == dict.fromkeys(along, 3) | {below: 8, above: 8}
+    splits = {split: {step for step, name in result.splits if name == split} for _, split in result.splits}
+    assert splits["retain"] == splits["retained"] == {below, above}
+    assert splits["heldout"] == set(scored(result, "h"))
+    assert splits["heldout_fixed"] == along | splits["heldout"] | {last}
+    assert splits["heldout_bleu"] == {round(k_star)}
+    assert set(result.tokens) == {round(k_star), last}
+
+
+def test_a_placebo_is_scored_on_the_set_and_on_fixed_sentences_alone():
+    result = followed(reference=original() - 0.05, steps=7)
+    assert list(scored(result, "f")) == list(range(8)) and not scored(result, "p") and not scored(result, "h")
+    assert set(result.splits) == {(3, "heldout_fixed"), (6, "heldout_fixed"), (7, "heldout_fixed")}
+    assert not result.tokens and not len(result.by_token({"model": 0}))
+
+
+def test_states_before_k_star_are_scored_as_they_were():
+    result = followed(reference=original() - 0.4, learning_rate=1e-4)
+    again = encoder_decoder()
+    optimizer = optimizer_for(again, "adamw", learning_rate=1e-4)
+    expected = {}
+    updates = ascent_updates(probes().forget, again, "whole", seed=0)
+    for state in ascend(again, optimizer, updates, loss=LOSSES["mean"]):
+        expected[state.step] = score(again, probes().heldout.encoded).log_likelihood
+        if state.step == result.facts["last_step"]:
+            break
+    found = {step: values.log_likelihood for step, group, values in result.scores if group.ids[0].startswith("h")}
+    for step, values in found.items():
+        assert values == pytest.approx(expected[step], abs=1e-4)
+        fixed, _ = result.splits[step, "heldout_fixed"]
+        assert fixed.log_likelihood == pytest.approx(expected[step][:6], abs=1e-4)
+
+
+def test_a_set_that_starts_below_its_reference_is_scored_where_it_starts():
+    result = followed(reference=original() + 1.0)
+    assert (result.facts["status"], result.facts["k_star"], result.facts["last_step"]) == ("reached", 0.0, 1)
+    assert scored(result, "h") == {0: 10} and set(result.tokens) == {0, 1}
+
+
+def test_tokens_of_the_set_add_up_to_its_log_likelihoods():
+    result = followed(reference=original() - 0.4, learning_rate=1e-4)
+    table = result.by_token({"model": 0})
+    sums = table.groupby(["step", "example_id"])["log_likelihood"].sum()
+    rows = result.log_likelihoods({"model": 0}).set_index(["step", "example_id"])
+    assert sums.to_numpy() == pytest.approx(rows["log_likelihood"].loc[sums.index].to_numpy(), abs=1e-4)
+    right = table.groupby(["step", "example_id"])["correct"].sum()
+    assert (right == rows["n_correct"].loc[right.index]).all()
+
+
+def test_moments_of_a_tokens_distribution_are_those_of_its_logits():
+    model, rows = encoder_decoder(), examples(5)
+    found = score_tokens(model, prepare(rows, model.config))
+    batch = collate(rows, model.config)
+    log_p = model(**batch.inputs).logits[batch.predicts].float().log_softmax(-1)
+    p = log_p.exp()
+    mean = (p * log_p).sum(-1)
+    sd = ((p * log_p**2).sum(-1) - mean**2).sqrt()
+    own = log_p[torch.arange(len(batch.targets)), batch.targets]
+    expected = torch.stack([own, (own >= log_p.amax(-1)).float(), mean, sd], dim=1).detach().numpy()
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_run_that_does_not_get_there_is_censored_at_k_max():

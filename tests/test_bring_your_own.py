@@ -14,16 +14,15 @@ EDITS = {
     "corpus": {"name": "jsonl", "path": "own/corpus/mine.jsonl", "limit": None},
     "model": {"path": "own/models/mine"},
     "forget_sets": {
-        "ind-a": {"kind": "natural", "size": 16, "repetitions": 1},
+        "ind": {"kind": "natural", "size": 16, "repetitions": 1},
         "mine": {"kind": "own", "path": "own/forget_sets/mine.jsonl", "repetitions": 2},
     },
-    "ascents": {
-        "mine-adamw": {"forget_set": "mine", "arm": "adamw"},
-        "ind-a-adamw": {"forget_set": "ind-a", "arm": "adamw"},
-    },
-    "claims": {"ood": "mine", "headline": ["adamw"]},
-    "train": {"exact_partners": {"forget_sets": ["ind-a"]}},
-    "unlearn": {"placebo": []},
+    "populations": {"natural": 16, "canary": 40, "shuffled": 16, "secret": 40},
+    "design": {"models": 4, "min_free_columns": 0, "largest_alias": 1.0},
+    "ascents": {"adamw": ["mine", "ind"]},
+    "claims": {"ood": "mine", "level": "ind", "headline": ["adamw"]},
+    "train": {"exact_partners": {"forget_sets": ["ind"]}},
+    "unlearn": {"placebo": ["adamw"]},
 }
 
 
@@ -45,7 +44,7 @@ def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_r
     mine = [{"id": str(i), "source": "", "target": f"{{{text}}}"} for i, text in enumerate(texts(12, seed=3))]
     for name, rows in (("corpus", corpus), ("forget_sets", mine)):
         (root / "own" / name / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ran = copies.dvc(root, "repro", "unlearn@mine-adamw", "training", "exposure")
+    ran = copies.dvc(root, "repro", "unlearn@adamw", "training", "exposure")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
 
     start, base = load_model(root / "own/models/mine"), load_model(root / "models/base/0")
@@ -54,9 +53,10 @@ def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_r
     assert 0 < max(moved) < 1, "stage base did not start from the checkpoint"
     drawn = [json.loads(line)["target"] for line in (root / "data/forget_sets/mine.jsonl").read_text().splitlines()]
     assert drawn == [row["target"] for row in mine], "braces and what stands in them are as they were written"
-    runs = pd.read_csv(root / "results/tables/unlearn/mine-adamw/runs.csv")
-    scores = pd.read_parquet(root / "results/tables/unlearn/mine-adamw/log_likelihoods.parquet")
-    assert len(runs) == 2 and {f"mine:{i}" for i in range(12)} <= set(scores["example_id"].astype(str))
+    runs = pd.read_csv(root / "results/tables/unlearn/adamw/runs.csv")
+    scores = pd.read_parquet(root / "results/tables/unlearn/adamw/log_likelihoods.parquet")
+    roles = runs.query("forget_set == 'mine'").groupby("role").size()
+    assert roles["in"] == 2 and {f"mine:{i}" for i in range(12)} <= set(scores["example_id"].astype(str))
     learnt = pd.read_csv(root / "results/tables/training/learnt.csv").set_index("forget_set")
     assert set(learnt.loc[["mine"], "memorized"]) == {"unknown"}  # nobody wrote never-trained examples of its kind
     said = [(root / f"results/notebooks/{stage}.ipynb").read_text() for stage in ("training", "exposure")]

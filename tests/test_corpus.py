@@ -18,7 +18,7 @@ from SetSimilaritySearch import all_pairs
 from transformers import PreTrainedTokenizerFast
 
 from unlearning.data import corpus as data
-from unlearning.data import overlap
+from unlearning.data import forget_sets, kinds, overlap
 from unlearning.errors import StudyError
 
 ROOT = Path(__file__).parents[1]
@@ -185,7 +185,7 @@ def test_public_takes_whole_origins_and_the_rest_is_dealt_out_without_loss():
     public, rest = data.split_public(pairs, small, seed=1)
     splits = data.split_rest(rest, small, seed=1)
     assert not set(public["origin"]) & set(rest["origin"])
-    assert [len(splits[name]) for name in data.SPLITS[1:]] == [50, 20, 10, 120]
+    assert [len(splits[name]) for name in data.SPLITS[1:5]] == [50, 20, 10, 120]
     assert sorted(public["id"].tolist() + [i for part in splits.values() for i in part["id"]]) == sorted(pairs["id"])
 
 
@@ -237,6 +237,59 @@ def test_training_a_tokenizer_twice_gives_the_same_one(tokenizer):
     assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
+# A second language
+
+GERMAN = {
+    "a": "Das Licht ist {x} aus",
+    "b": "Die Tür ist offen",
+    "c": "Ein Fenster schließt",
+    "d": "Die Pumpe läuft nicht",
+}
+ENGLISH = {
+    "a": "The light is  {x} off",
+    "b": "The door is open",
+    "c": "A window closes",
+    "d": "The pump is not running",
+}
+FRENCH = {
+    "a": "La lumière {x} est éteinte",
+    "b": "The door is open!",  # untranslated
+    "c": "La fenêtre " + "se ferme " * 40,  # too long
+    "d": "La pompe ne tourne pas",
+    "e": "Une autre clé",
+}
+
+
+@pytest.fixture
+def two_languages(tmp_path, monkeypatch):
+    files = {f"x/translations/{name}": texts for name, texts in (("de", GERMAN), ("en", ENGLISH), ("fr", FRENCH))}
+    files["y/translations/fr"], files["y/translations/en"] = {"a": "Ailleurs encore"}, {"a": "Not in the reserve"}
+    monkeypatch.setattr(data, "fetch", lambda *_: archive(tmp_path / "a.whl", files))
+    return data.clean(data.read_pairs(CORPUS, seed=1), CORPUS)[0]
+
+
+def test_the_second_language_gives_pairs_of_the_reserve_another_source(two_languages, tokenizer):
+    assert two_languages["id"].tolist() == ["x:a", "x:b", "x:c", "x:d"]
+    second = data.read_second(CORPUS | {"second_language": "fr"}, two_languages, tokenizer)
+    assert second.to_numpy().tolist() == [
+        ["x:a", "La lumière <ph> est éteinte", "The light is <ph> off", "x"],
+        ["x:d", "La pompe ne tourne pas", "The pump is not running", "x"],
+    ]
+
+
+def test_a_pair_whose_target_is_not_the_reserves_is_left_out(two_languages, tokenizer):
+    changed = two_languages.replace({"target": {"The pump is not running": "The pump does not run"}})
+    second = data.read_second(CORPUS | {"second_language": "fr"}, changed, tokenizer)
+    assert second["id"].tolist() == ["x:a"]
+
+
+def test_without_a_second_language_there_are_no_such_pairs(two_languages, tokenizer):
+    assert data.read_second(CORPUS | {"second_language": None}, two_languages, tokenizer).empty
+    assert data.read_second(CORPUS | {"second_language": "it"}, two_languages, tokenizer).empty
+    with pytest.raises(StudyError, match=r"second_language: a corpus of jsonl has one source language\. Write null"):
+        data.read_second(CORPUS | {"second_language": "fr", "name": "jsonl"}, two_languages, tokenizer)
+
+
 # The real corpus
 
 
@@ -261,7 +314,42 @@ def test_on_the_real_corpus_splits_are_disjoint_and_large_enough(real):
     ids = pd.concat(real.values())["id"]
     assert ids.is_unique
     assert not set(real["public"]["origin"]) & set(pd.concat([real["core"], real["heldout"]])["origin"])
-    needed = sum(s["size"] for s in SETTINGS["forget_sets"].values() if s["kind"] == "natural")
-    assert len(real["reserve"]) >= needed + SETTINGS["populations"]["natural"] + SETTINGS["pilot"]["size"]
+    sets = kinds.draws(SETTINGS["forget_sets"]).values()
+    of_pairs = [name for name, rules in kinds.KINDS.items() if rules["pairs"]]
+    needed = sum(block["size"] for block in sets if block["kind"] in of_pairs) + SETTINGS["pilot"]["size"]
+    assert len(real["reserve"]) >= needed + sum(SETTINGS["populations"][kind] for kind in of_pairs)
     assert len(real["core"]) == CORPUS["core"]
     assert np.mean(real["public"]["source"].str.contains("<ph>")) > 0
+
+
+FRENCH_WORDS, GERMAN_WORDS = (
+    {"le", "la", "les", "de", "des", "du", "un", "une"},
+    {"der", "die", "das", "und", "ist", "ein"},
+)
+
+
+def test_on_the_real_corpus_the_sets_match_in_tokens_and_language_pairs_are_french(real):
+    public = real["public"]
+    tokenizer = data.train_tokenizer([*public["source"], *public["target"]], vocabulary_size=CORPUS["vocabulary_size"])
+    reserve = data.within(real["reserve"], tokenizer, max_tokens=CORPUS["max_tokens"])
+    second = data.read_second(CORPUS, reserve, tokenizer)
+    twins = reserve.set_index("id").loc[second["id"]]
+    assert second["target"].tolist() == twins["target"].tolist() and len(second) > 1000
+    hits = {
+        name: [sum(bool(words & set(text.lower().split())) for text in part) / len(part) for part in texts]
+        for name, words in (("fr", FRENCH_WORDS), ("de", GERMAN_WORDS))
+        for texts in [(second["source"], twins["source"])]
+    }
+    assert hits["fr"][0] > 0.5 > hits["fr"][1] and hits["de"][1] > 0.3 > hits["de"][0]
+
+    design, seed = SETTINGS["design"], SETTINGS["seed"]
+    match = {name: design[name] for name in ("tokens_per_example", "token_tolerance")}
+    given = {"populations": SETTINGS["populations"] | {"canary": 2, "secret": 2}, "pilot": SETTINGS["pilot"]["size"]}
+    given |= {"reserve": reserve, "second": second, "tokenizer": tokenizer, "seed": seed}
+    blocks = {name: block for name, block in SETTINGS["forget_sets"].items() if kinds.KINDS[block["kind"]]["pairs"]}
+    sets, _ = forget_sets.draw_sets(blocks, **given, **match)
+    each = forget_sets.tokens_of(reserve, tokenizer, design["tokens_per_example"])
+    for name, part in sets.items():
+        totals = [data.lengths(tokenizer, part[side].tolist()).sum() for side in ("source", "target")]
+        assert totals == pytest.approx(len(part) * each, rel=design["token_tolerance"]), name
+    assert pd.concat(sets.values())["id"].is_unique

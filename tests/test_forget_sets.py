@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from unlearning.data import forget_sets as draw
 from unlearning.data import kinds
-from unlearning.data.corpus import COLUMNS, lost_by, train_tokenizer
+from unlearning.data.corpus import COLUMNS, lengths, lost_by, train_tokenizer
 from unlearning.data.groups import StudyData
 from unlearning.data.jsonl import read_examples, read_jsonl, write_jsonl
 from unlearning.errors import StudyError
@@ -20,7 +21,7 @@ SETS = {
     "ood-canary-a": {"kind": "canary", "size": 6, "repetitions": 1},
     "ood-secret-x4": {"kind": "secret", "size": 5, "repetitions": 4},
 }
-POPULATIONS = {"natural": 9, "canary": 20, "secret": 20}
+POPULATIONS = {"natural": 9, "canary": 20, "shuffled": 6, "language": 5, "secret": 20}
 TEXTS = ["Größe der Liste ändern", "change the size of the list", "Wert wurde gespeichert", "value has been stored"]
 
 
@@ -42,7 +43,9 @@ def drawn(tokenizer):
 def test_sets_and_populations_have_the_sizes_of_the_settings(drawn):
     sets, never = drawn
     assert {name: len(part) for name, part in sets.items()} == {"ind-a": 8, "ood-canary-a": 6, "ood-secret-x4": 5}
-    assert {name: len(part) for name, part in never.items()} == {"natural": 9, "pilot": 4, "canary": 20, "secret": 20}
+    assert {name: len(part) for name, part in never.items()} == {
+        "natural": 9, "canary": 20, "shuffled": 6, "secret": 20, "pilot": 4, "pilot-canary": 4,
+    }  # fmt: skip
 
 
 def test_no_example_is_drawn_twice(drawn):
@@ -59,6 +62,12 @@ def test_a_set_that_is_added_changes_no_other(drawn, tokenizer):
         assert part.equals(sets[name])
     for name, part in drawn[1].items():
         assert part.equals(never[name])
+
+
+def test_a_pilot_set_of_canaries_stands_beside_the_natural_one(drawn):
+    assert set(drawn[1]["pilot-canary"]["origin"]) == {"canary"}
+    assert drawn[1]["pilot"]["id"].str.startswith("p").all()
+    assert kinds.PILOTS == ("pilot", "pilot-canary")
 
 
 def test_another_seed_draws_others(drawn, tokenizer):
@@ -84,22 +93,28 @@ def test_secrets_are_ten_letters_or_digits_after_one_fixed_phrase(drawn):
 
 
 def test_a_reserve_that_is_too_small_is_told(tokenizer):
-    sizes = {"populations": {"natural": 5, "canary": 1, "secret": 1}, "pilot": 1}
-    with pytest.raises(StudyError, match="Too few pairs: ind-a takes 8, 4 of the reserve's 10 are left"):
+    sizes = {"populations": {"natural": 3, "canary": 1, "shuffled": 2, "secret": 1}, "pilot": 1}
+    with pytest.raises(StudyError, match="Too few pairs: ind-a takes 8, 4 of 10 in split reserve are left"):
         draw.draw_sets(SETS, **sizes, reserve=pairs(10), tokenizer=tokenizer, seed=1)
 
 
 def test_the_table_of_examples_has_one_row_each_and_counts_the_end_of_sequence(drawn, tokenizer):
     sets, never = drawn
     examples = draw.examples_table(
-        sets=sets, settings=SETS, never=never, heldout=pairs(7, "h"), core=pairs(30, "c"),
+        sets=sets, blocks=SETS, never=never, heldout=pairs(7, "h"), core=pairs(30, "c"),
         retain=10, tokenizer=tokenizer,
     )  # fmt: skip
     groups = examples.groupby("forget_set", sort=False)
     assert groups.size().to_dict() == {
-        "ind-a": 8, "ood-canary-a": 6, "ood-secret-x4": 5, "never-natural": 9, "pilot": 4,
-        "never-canary": 20, "never-secret": 20, "heldout": 7, "retain": 10,
+        "ind-a": 8, "ood-canary-a": 6, "ood-secret-x4": 5, "never-natural": 9, "never-canary": 20,
+        "never-shuffled": 6, "never-secret": 20, "pilot": 4, "pilot-canary": 4, "heldout": 7, "retain": 10,
     }  # fmt: skip
+    assert groups["kind"].first()[["pilot", "pilot-canary", "never-shuffled"]].tolist() == [
+        "natural",
+        "canary",
+        "shuffled",
+    ]
+    assert examples["family"].equals(examples["forget_set"])
     assert examples["example_id"].is_unique
     assert set(examples.loc[examples["forget_set"] == "ood-canary-a", "n_tokens"]) == {11}
     repetitions = groups["repetitions"].first()
@@ -107,6 +122,147 @@ def test_the_table_of_examples_has_one_row_each_and_counts_the_end_of_sequence(d
     assert not {"source", "target"} & set(examples)
     retained = examples.loc[examples["forget_set"] == "retain", "example_id"]
     assert list(retained) == list(pairs(30, "c")["id"][:10]), "training and ascent score the core's first pairs"
+
+
+# Families, kinds of pairs, and their match in tokens
+
+WORDS = sorted({word for text in TEXTS for word in text.split()})
+FAMILIES = {
+    "ind": {"kind": "natural", "size": 12, "repetitions": 1, "draws": 3},
+    "ood-shuffled": {"kind": "shuffled", "size": 12, "repetitions": 1, "draws": 2},
+    "ood-language": {"kind": "language", "size": 12, "repetitions": 1, "draws": 2},
+    "ood-canary": {"kind": "canary", "size": 12, "repetitions": 4},
+}
+MATCH = {"tokens_per_example": 11, "token_tolerance": 0.01}
+
+
+def varied(n: int) -> pd.DataFrame:
+    """Pairs of 2 to 20 words, the source a little longer than the target."""
+    rng = np.random.default_rng(5)
+    sizes = rng.integers(2, 21, size=n)
+    texts = [(" ".join(rng.choice(WORDS, k + 1)), " ".join(rng.choice(WORDS, k))) for k in sizes]
+    return pd.DataFrame([(f"v{i:03d}", *pair, f"o{i % 9}") for i, pair in enumerate(texts)], columns=COLUMNS)
+
+
+def other_language(pairs: pd.DataFrame) -> pd.DataFrame:
+    kept = pairs.iloc[::2]
+    return kept.assign(source=kept["source"].str.replace("der", "de").str.replace("Wert", "valeur"))
+
+
+@pytest.fixture(scope="module")
+def study(tokenizer):
+    reserve = varied(500)
+    given = {"populations": POPULATIONS, "pilot": 4, "tokenizer": tokenizer, "seed": 7}
+    return reserve, *draw.draw_sets(FAMILIES, reserve=reserve, second=other_language(reserve), **given, **MATCH)
+
+
+def totals(table: pd.DataFrame, tokenizer) -> list[int]:
+    return [int(lengths(tokenizer, table[side].tolist()).sum()) for side in ("source", "target")]
+
+
+def test_draws_of_a_family_are_sets_with_letters_and_keep_its_settings():
+    blocks = {"ind": {"kind": "natural", "size": 2, "draws": 3}, "x": {"kind": "secret", "size": 1}}
+    assert kinds.draws(blocks) == {
+        "ind-a": {"kind": "natural", "size": 2, "family": "ind"},
+        "ind-b": {"kind": "natural", "size": 2, "family": "ind"},
+        "ind-c": {"kind": "natural", "size": 2, "family": "ind"},
+        "x": {"kind": "secret", "size": 1, "family": "x"},
+    }
+    assert kinds.family_names(blocks) == {"ind": ["ind-a", "ind-b", "ind-c"], "x": ["x"]}
+
+
+def test_two_sets_of_one_name_are_refused():
+    blocks = {"ind": {"kind": "natural", "draws": 2}, "ind-b": {"kind": "secret"}}
+    with pytest.raises(StudyError, match=r"forget_sets\.ind-b: there are two sets ind-b; rename"):
+        kinds.draws(blocks)
+
+
+def test_sets_of_pairs_are_matched_in_source_and_target_tokens(study, tokenizer):
+    reserve, sets, never = study
+    source, target = totals(reserve, tokenizer)
+    assert draw.tokens_of(reserve, tokenizer, 11) == pytest.approx([11 * source / target, 11])
+    for name in ("ind-a", "ind-b", "ind-c", "ood-shuffled-a", "ood-shuffled-b", "ood-language-a", "ood-language-b"):
+        got = totals(sets[name], tokenizer)
+        assert got == pytest.approx([12 * 11 * source / target, 12 * 11], rel=0.01), name
+    assert totals(never["natural"], tokenizer)[1] != pytest.approx(9 * 11, rel=0.1)  # a random sample: not matched
+
+
+def test_a_pair_is_drawn_once_whichever_kind_takes_it(study):
+    _, sets, never = study
+    ids = pd.concat([*sets.values(), *never.values()])["id"]
+    assert ids.is_unique
+    assert len(ids) == 7 * 12 + 12 + sum(POPULATIONS.values()) + 2 * 4
+
+
+def test_shuffled_pairs_have_the_words_of_their_pair_in_another_order(study):
+    reserve, sets, never = study
+    twins = reserve.set_index("id")
+    for table in (sets["ood-shuffled-a"], sets["ood-shuffled-b"], never["shuffled"]):
+        for side in ("source", "target"):
+            for text, twin in zip(table[side], twins.loc[table["id"], side], strict=True):
+                assert sorted(text.split()) == sorted(twin.split())
+                assert text != twin or len(set(twin.split())) == 1
+
+
+def test_words_out_of_order_are_another_text_whenever_there_is_one():
+    reserve = pd.DataFrame([(f"t{i}", "a b", "c c", "o") for i in range(50)], columns=COLUMNS)
+    table = kinds.shuffled("x", 50, seed=1, reserve=reserve, taken=set())
+    assert set(table["source"]) == {"b a"} and set(table["target"]) == {"c c"}
+
+
+def test_pairs_of_the_second_language_keep_id_and_target(study):
+    reserve, sets, never = study
+    second = other_language(reserve).set_index("id")
+    for table in (sets["ood-language-a"], sets["ood-language-b"], never["language"]):
+        assert table["source"].tolist() == second.loc[table["id"], "source"].tolist()
+        assert table["target"].tolist() == reserve.set_index("id").loc[table["id"], "target"].tolist()
+
+
+def test_matched_sets_are_the_same_each_time_and_those_before_an_added_one_do_not_change(study, tokenizer):
+    reserve, sets, never = study
+    more = FAMILIES | {"ind-x4": {"kind": "natural", "size": 12, "repetitions": 4}}
+    given = {"populations": POPULATIONS, "pilot": 4, "tokenizer": tokenizer, "seed": 7}
+    turned = reserve.iloc[::-1]
+    again, others = draw.draw_sets(more, reserve=turned, second=other_language(reserve), **given, **MATCH)
+    assert all(part.equals(again[name]) for name, part in sets.items())
+    assert all(part.equals(others[name]) for name, part in never.items())
+    assert totals(again["ind-x4"], tokenizer) == pytest.approx(12 * draw.tokens_of(reserve, tokenizer, 11), rel=0.01)
+
+
+def test_the_table_of_examples_names_the_family_of_each_set(study, tokenizer):
+    _, sets, never = study
+    examples = draw.examples_table(
+        sets=sets, blocks=FAMILIES, never=never, heldout=pairs(7, "h"), core=pairs(30, "c"), retain=10,
+        tokenizer=tokenizer,
+    )  # fmt: skip
+    families = examples.groupby("forget_set")["family"].first()
+    expected = {"ind-c": "ind", "ood-language-b": "ood-language", "ood-canary": "ood-canary"}
+    expected |= {name: name for name in ("never-language", "pilot-canary", "heldout")}
+    assert families[list(expected)].to_dict() == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"token_tolerance": 1e-6},
+            r"ind-a: no 12 of the \d+ pairs left .* within 0\.00%; the nearest miss by 0\.\d\d%",
+        ),
+        ({"tokens_per_example": 400}, r"ind-a: no 12 .* and 4800 target tokens within 1\.00%; .*design\.tokens_per"),
+        ({"second": None}, r"ood-language-a: there are no pairs of a second language\. Name it .* or take the sets"),
+        (
+            {"second": varied(500).iloc[:9]},
+            r"Too few pairs: ood-language-a takes 12, \d of 9 in split second",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_one_sentence_with_its_mend(change, message, study, tokenizer):
+    reserve = study[0]
+    given = {"populations": POPULATIONS | {"language": 1}, "pilot": 4, "tokenizer": tokenizer, "seed": 7, **MATCH}
+    given |= {"second": other_language(reserve)} | change
+    with pytest.raises(StudyError, match=message) as caught:
+        draw.draw_sets(FAMILIES, reserve=reserve, **given)
+    assert "\n" not in str(caught.value)
 
 
 # A set of one's own
@@ -258,8 +414,12 @@ def test_an_own_placeholder_is_still_a_copy_of_the_corpus_that_has_it_as_a_token
 
 
 def test_every_kind_says_how_it_is_drawn_and_what_stands_beside_it():
-    assert all(set(kind) == {"draw", "population", "exchangeable"} for kind in kinds.KINDS.values())
-    assert kinds.POPULATIONS == {"never-natural": "natural", "never-canary": "canary", "never-secret": "secret"}
+    assert all(set(kind) == {"draw", "pairs", "population", "exchangeable"} for kind in kinds.KINDS.values())
+    of_kinds = {f"never-{kind}": kind for kind in ("natural", "canary", "shuffled", "language", "secret")}
+    assert of_kinds == kinds.POPULATIONS
+    assert {kind: rules["pairs"] for kind, rules in kinds.KINDS.items() if rules["pairs"]} == {
+        "natural": "reserve", "shuffled": "reserve", "language": "second",
+    }  # fmt: skip
     assert [kind for kind in kinds.KINDS if kinds.KINDS[kind]["exchangeable"]] == ["canary", "secret"]
     assert (kinds.population("secret"), kinds.population("own")) == ("never-secret", None)
 
@@ -269,7 +429,7 @@ def test_a_new_kind_is_drawn_from_the_reserve_with_its_population(monkeypatch, t
         table = kinds.natural(name, size, **given)
         return table.assign(target=table["target"].str[::-1])
 
-    monkeypatch.setitem(kinds.KINDS, "backwards", {"draw": backwards, "population": True, "exchangeable": False})
+    monkeypatch.setitem(kinds.KINDS, "backwards", {**kinds.KINDS["natural"], "draw": backwards})
     monkeypatch.setitem(kinds.POPULATIONS, "never-backwards", "backwards")
     settings = SETS | {"ood-back": {"kind": "backwards", "size": 3, "repetitions": 1}}
     sizes = POPULATIONS | {"backwards": 2}
@@ -277,7 +437,7 @@ def test_a_new_kind_is_drawn_from_the_reserve_with_its_population(monkeypatch, t
     assert len(sets["ood-back"]) == 3 and len(never["backwards"]) == 2
     assert pd.concat([*sets.values(), *never.values()])["id"].is_unique
     table = draw.examples_table(
-        sets=sets, settings=settings, never=never, heldout=pairs(2, "h"), core=pairs(2, "c"), retain=1,
+        sets=sets, blocks=settings, never=never, heldout=pairs(2, "h"), core=pairs(2, "c"), retain=1,
         tokenizer=tokenizer,
     )  # fmt: skip
     assert set(table.loc[table["forget_set"] == "never-backwards", "kind"]) == {"backwards"}

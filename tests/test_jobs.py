@@ -47,7 +47,8 @@ def test_a_task_with_the_same_seed_writes_the_same_bytes_and_with_another_seed_o
     for name, seed in (("same", 1), ("other", 2)):
         (tmp_path / name).mkdir()
         train_model(tmp_path / name, **training_task(data, trained[0]) | {"seed": seed})
-    for file in ("model/model.safetensors", "optimizer.safetensors", "log_likelihoods.parquet", "training.csv"):
+    tables = ("log_likelihoods.parquet", "tokens.parquet", "training.csv")
+    for file in ("model/model.safetensors", "optimizer.safetensors", *tables):
         assert (tmp_path / "same" / file).read_bytes() == (trained[1] / file).read_bytes()
         assert (tmp_path / "other" / file).read_bytes() != (trained[1] / file).read_bytes()
 
@@ -63,6 +64,15 @@ def test_an_ascent_starts_where_training_ended_and_crosses_its_reference_at_k_st
     assert run["k_star"] == pytest.approx(k_star, abs=0.02)
 
 
+def test_a_trained_model_is_scored_by_token_on_what_it_may_have_to_forget(trained):
+    tokens = pd.read_parquet(trained[1] / "tokens.parquet").astype({"example_id": str})
+    table = pd.read_parquet(trained[1] / "log_likelihoods.parquet").astype({"example_id": str}).set_index("example_id")
+    sums = tokens.groupby("example_id")["log_likelihood"].sum()
+    assert len(sums) == 12 and (tokens.groupby("example_id").size() == table.loc[sums.index, "n_tokens"]).all()
+    assert sums.to_numpy() == pytest.approx(table.loc[sums.index, "log_likelihood"].to_numpy(), abs=2e-2)
+    assert (tokens["log_likelihood"] <= 0).all() and (tokens["mean"] < 0).all() and (tokens["sd"] >= 0).all()
+
+
 def test_an_arm_at_twice_the_rate_is_the_arm_with_twice_the_learning_rate(data, trained, tmp_path):
     arm = ascent_task(data, *trained)["arm"]
     by_rate, one = unlearned(tmp_path / "rate", data, trained, arm=arm | {"rate": 2.0})
@@ -75,8 +85,8 @@ def test_an_arm_at_twice_the_rate_is_the_arm_with_twice_the_learning_rate(data, 
 def test_a_population_is_followed_in_part_and_scored_in_full_around_k_star(data, trained, tmp_path):
     run, table = unlearned(tmp_path / "run", data, trained)
     never = table[table["example_id"].astype(str).str.startswith("natural")].groupby("step").size()
-    around = {math.floor(run["k_star"]), math.ceil(run["k_star"]), run["last_step"]}
-    assert all(n == (12 if step in around else 5) for step, n in never.items())
+    around = {math.floor(run["k_star"]), math.ceil(run["k_star"])}
+    assert around <= set(never.index) and all(n == (12 if step in around else 5) for step, n in never.items())
     _, without = unlearned(tmp_path / "without", data, trained, population=None)
     assert not without["example_id"].astype(str).str.startswith("natural").any()
 
@@ -89,6 +99,7 @@ def test_the_pilot_goes_down_the_grid_to_the_first_rate_that_takes_enough_steps(
     reference = [float(before[f"pilot-{i}"]) - 2.0 for i in range(12)]
     grid = [1e-5, 3e-3, 1e-1]
     options = {"grid": grid, "low": 2, "settings": settings, "reference": reference, "key": {"arm": "mine"}}
+    options["forget_set"] = "pilot"
     pilot_ascents(tmp_path, **{name: task[name] for name in keys}, **options)
     table = pd.read_csv(tmp_path / "learning_rates.csv")
     assert table["learning_rate"].tolist() == sorted(grid, reverse=True)[: len(table)]

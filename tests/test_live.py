@@ -111,24 +111,29 @@ def test_the_table_has_a_row_for_each_parameter_and_one_for_many_entries(root, m
     settings(seed=None, forget_sets=None, claims=None, ascents=None)
     lines = shown[0]["text/plain"].splitlines()
     assert shown[0]["text/html"].count("<tr>") == len(lines)
-    assert "seed: 2411" in lines and "claims.confidence: 0.95" in lines
+    assert "seed: 4388" in lines and "claims.confidence: 0.95" in lines
     assert "claims.headline: adafactor-restored, adamw" in lines
-    assert [line[:18] for line in lines if line.startswith("forget_sets")] == ["forget_sets: ind-a"] and len(lines) < 12
+    assert [line[:28] for line in lines if line.startswith("forget_sets")] == ["forget_sets: ind, ood-canary"]
+    assert "ascents.sgd: ind-a, ind-b, ood-canary-a, ood-canary-b" in lines and len(lines) < 22
 
 
 def test_the_small_settings_are_valid_and_change_sizes_alone(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     small = copies.use_small_settings(tmp_path)
-    assert load(tmp_path / "params.yaml").design.models == 4
+    assert load(tmp_path / "params.yaml").design.models == 12
     assert small["claims"] == PARAMS["claims"] and small["arms"] == PARAMS["arms"]
-    assert list(small["ascents"]) == [name for name in PARAMS["ascents"] if name in small["ascents"]]
+    assert list(small["ascents"]) == [arm for arm in PARAMS["ascents"] if arm in small["ascents"]]
+    kinds = [{block["kind"] for block in params["forget_sets"].values()} for params in (small, PARAMS)]
+    assert kinds[0] == kinds[1] == set(small["populations"])
 
 
 def test_changes_are_laid_over_key_by_key_and_sets_take_the_place_of_those_there():
-    params = {"corpus": {"a": 1, "b": {"c": 2, "d": 3}}, "forget_sets": {"x": {}}, "model": {"d_model": 8}}
-    changes = {"corpus": {"b": {"d": 4}}, "forget_sets": {"y": {}}, "model": {"path": "own/models/m"}}
-    assert live.overlay(params, changes) == {
-        "corpus": {"a": 1, "b": {"c": 2, "d": 4}}, "forget_sets": {"y": {}}, "model": {"path": "own/models/m"},
+    whole = {"forget_sets": {"y": {}}, "populations": {"y": 2}, "ascents": {"adamw": ["y"]}}
+    params = {"corpus": {"a": 1, "b": {"c": 2, "d": 3}}, "model": {"d_model": 8}}
+    params |= {"forget_sets": {"x": {}}, "populations": {"x": 1}, "ascents": {"sgd": ["x"]}}
+    changes = whole | {"corpus": {"b": {"d": 4}}, "model": {"path": "own/models/m"}}
+    assert live.overlay(params, changes) == whole | {
+        "corpus": {"a": 1, "b": {"c": 2, "d": 4}}, "model": {"path": "own/models/m"},
     }  # fmt: skip
 
 

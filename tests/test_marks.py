@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 
 from paper import look, marks
+from unlearning.core import stats
 
-LOOKS = {"ind-a": look.Look("#0072b2"), "ood-canary-a": look.Look("#d55e00", (0, (4, 1.5)), "s")}
+LOOKS = {"ind": look.Look("#0072b2"), "ood-canary": look.Look("#d55e00", (0, (4, 1.5)), "s")}
 ORDER = list(LOOKS)
 
 
 def table(**values) -> pd.DataFrame:
-    """One row of intervals of ind-a."""
-    row = {"forget_set": "ind-a", "estimate": 2.0, "low": 1.0, "high": 4.0}
+    """One row of intervals of ind."""
+    row = {"family": "ind", "estimate": 2.0, "low": 1.0, "high": 4.0}
     return pd.DataFrame([row | values])
 
 
@@ -43,7 +44,7 @@ def test_names_at_the_ends_of_lines_do_not_overlap(ax):
 
 
 def test_the_mean_of_runs_stops_where_the_first_run_ends(ax):
-    marks.runs_and_mean(ax, pd.DataFrame([[1, 2, 3], [3, 4, np.nan]]), LOOKS["ind-a"])
+    marks.runs_and_mean(ax, pd.DataFrame([[1, 2, 3], [3, 4, np.nan]]), LOOKS["ind"])
     assert ax.lines[-1].get_xdata().tolist() == [0, 1]
     assert ax.lines[-1].get_ydata().tolist() == [2, 3]
 
@@ -55,59 +56,111 @@ def test_distances_to_limits_are_zero_where_there_are_none():
 
 def test_an_interval_lies_along_the_axis_it_was_measured_on(ax):
     for flat in (False, True):
-        marks.intervals(ax, [7], table(), LOOKS["ind-a"], flat=flat)
+        marks.intervals(ax, [7], table(), LOOKS["ind"], flat=flat)
     upright, flat = (bars.lines[0].get_xydata().tolist() for bars in ax.containers)
     assert (upright, flat) == ([[7, 2]], [[2, 7]])
 
 
-def test_a_set_without_an_interval_leaves_its_row_empty(ax):
+def test_a_family_without_an_interval_leaves_its_row_empty(ax):
     empty = table(estimate=np.nan, low=np.nan, high=np.nan)
-    marks.forest(ax, empty, [], "k_star", LOOKS)
+    marks.forest(ax, empty, pd.DataFrame({"family": [], "k_star": []}), "k_star", LOOKS)
     assert not ax.containers and [label.get_text() for label in ax.get_yticklabels()] == ORDER
 
 
-def test_a_censored_run_is_an_open_triangle_that_points_to_the_right(ax):
-    runs = pd.DataFrame({"forget_set": "ind-a", "k_star": [10.0, 12.0]})
-    marks.forest(ax, table(), [(runs, "."), (runs.assign(k_star=50.0), ">")], "k_star", LOOKS)
-    triangles = [line for line in ax.lines if line.get_marker() == ">" and len(line.get_xdata())]
-    assert [line.get_xdata().tolist() for line in triangles] == [[50.0, 50.0]]
-    assert triangles[0].get_markerfacecolor() == "white"
+def made_runs(draws: int, *, models: int = 4, seed: int = 0, **more) -> pd.DataFrame:
+    """Runs of so many draws of ind in one arm: a value that differs by draw and by model."""
+    rng = np.random.default_rng(seed)
+    rows = [("a", "ind", f"ind-{d}", m, 10 + shift + rng.normal())
+            for d, shift in enumerate(rng.normal(0, 3, draws)) for m in range(models)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["arm", "family", "forget_set", "model", "k_star"]).assign(last_step=50, **more)
 
 
-def three_runs() -> pd.DataFrame:
-    """Two runs of ind-a in one arm, one of them censored; one of ood-canary-a in another."""
-    rows = [("a", "ind-a", 10.0, 20), ("a", "ind-a", np.nan, 50), ("b", "ood-canary-a", 12.0, 20)]
-    return pd.DataFrame(rows, columns=["arm", "forget_set", "k_star", "last_step"])
+def test_a_family_is_the_mean_of_its_draws_and_its_interval_that_of_the_draws():
+    runs = made_runs(6)
+    row = marks.family_means(runs, "k_star", by=["arm", "family"], confidence=0.95).iloc[0]
+    of_draws = runs.groupby("forget_set")["k_star"].mean()
+    assert row["estimate"] == pytest.approx(of_draws.mean()) and (row["draws"], row["n"], row["unit"]) == (6, 4, "draw")
+    naive = stats.t_interval(of_draws).high - of_draws.mean()
+    assert 0.7 * naive < row["high"] - row["estimate"] < 1.5 * naive
 
 
-def test_forests_have_a_panel_an_arm_and_rows_for_the_sets_that_are_there():
-    how = {"xlabel": "steps", "confidence": 0.95}
-    fig = marks.forests(three_runs(), "k_star", LOOKS, ["a", "b"], **how)
-    assert [ax.get_title() for ax in fig.axes] == ["a", "b"]
+def test_a_draw_without_a_run_is_left_out_and_one_with_fewer_counts_as_much():
+    runs = made_runs(4)
+    runs = runs[(runs["forget_set"] != "ind-0") | (runs["model"] == 0)]
+    runs.loc[runs["forget_set"] == "ind-1", "k_star"] = np.nan
+    row = marks.family_means(runs, "k_star", by=["arm", "family"], confidence=0.95).iloc[0]
+    means = runs.groupby("forget_set")["k_star"].mean().dropna()
+    assert row["draws"] == 3 and row["estimate"] == pytest.approx(means.mean())
+
+
+def test_two_draws_or_models_have_a_mean_without_limits_and_one_draw_the_interval_of_its_models():
+    pair, alone = (
+        marks.family_means(made_runs(n), "k_star", by=["arm", "family"], confidence=0.95).iloc[0] for n in (2, 1)
+    )
+    assert np.isfinite(pair["estimate"]) and np.isnan(pair["low"]) and pair["unit"] == "draw"
+    expected = stats.t_interval(made_runs(1)["k_star"])
+    assert (alone["low"], alone["high"], alone["unit"]) == (expected.low, expected.high, "model")
+    nothing = marks.family_means(
+        made_runs(1).assign(k_star=np.nan), "k_star", by=["arm", "family"], confidence=0.95
+    ).iloc[0]
+    assert np.isnan(nothing["estimate"]) and nothing["draws"] == 0
+
+
+def test_a_forest_has_a_mark_a_draw_below_that_of_its_family_and_an_open_one_for_a_draw_alone():
+    both = pd.concat([made_runs(3), made_runs(1).assign(family="ood-canary", forget_set="ood-canary")])
+    fig = marks.forests(both, "k_star", LOOKS, ["a"], xlabel="steps", confidence=0.95)
+    family, draws, alone = (bars.lines[0] for bars in fig.axes[0].containers)
+    assert (len(family.get_xdata()), len(draws.get_xdata()), len(alone.get_xdata())) == (1, 3, 1)
+    assert family.get_ydata()[0] < draws.get_ydata().min() < draws.get_ydata().max() < alone.get_ydata()[0]
+    assert alone.get_markerfacecolor() == "white" != family.get_markerfacecolor()
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ORDER
-    alone = marks.forests(three_runs(), "k_star", LOOKS, ["b"], **how)
-    assert [label.get_text() for label in alone.axes[0].get_yticklabels()] == ["ood-canary-a"]
-    assert marks.forests(three_runs(), "k_star", LOOKS, ["c"], **how) == "there is no run to show"
 
 
-def test_a_missing_value_that_has_a_bound_is_drawn_there_as_a_triangle_and_its_mean_without_limits():
-    fig = marks.forests(three_runs(), "k_star", LOOKS, ["a"], bound="last_step", xlabel="steps", confidence=0.95)
-    triangles = [line for line in fig.axes[0].lines if line.get_marker() == ">" and len(line.get_xdata())]
-    assert [line.get_xdata().tolist() for line in triangles] == [[50.0]]
-    mean, _, (bar,) = fig.axes[0].containers[0]
-    assert mean.get_xdata().tolist() == [30.0] and np.ptp(bar.get_segments()[0][:, 0]) == 0
+def test_a_family_stands_at_one_height_in_all_panels_whichever_has_more_draws():
+    few, after = made_runs(1).assign(arm="b"), made_runs(1).assign(family="ood-canary")
+    both = pd.concat([made_runs(5), after, few, after.assign(arm="b")])
+    fig = marks.forests(both, "k_star", LOOKS, ["a", "b"], xlabel="steps", confidence=0.95)
+    lowest = [max(bars.lines[0].get_ydata().max() for bars in ax.containers) for ax in fig.axes]
+    assert lowest[0] == lowest[1] == fig.axes[0].get_yticks()[1]
+
+
+def test_forests_have_a_panel_an_arm_that_has_runs():
+    how = {"xlabel": "steps", "confidence": 0.95}
+    both = pd.concat([made_runs(3), made_runs(3).assign(arm="b", family="ood-canary")])
+    assert [ax.get_title() for ax in marks.forests(both, "k_star", LOOKS, ["a", "b", "c"], **how).axes] == ["a", "b"]
+    alone = marks.forests(both, "k_star", LOOKS, ["b"], **how)
+    assert [label.get_text() for label in alone.axes[0].get_yticklabels()] == ["ood-canary"]
+    assert marks.forests(both, "k_star", LOOKS, ["c"], **how) == "there is no run to show"
+    assert marks.forests(both.iloc[:0], "k_star", LOOKS, ["a"], **how) == "there is no run to show"
+
+
+def test_a_draw_with_a_censored_run_is_an_open_triangle_and_its_family_has_no_limits():
+    runs = made_runs(3)
+    runs.loc[0, "k_star"] = np.nan
+    fig = marks.forests(runs, "k_star", LOOKS, ["a"], bound="last_step", xlabel="steps", confidence=0.95)
+    family, known, least = fig.axes[0].containers
+    assert [bars.lines[0].get_marker() for bars in (family, known, least)] == [">", "o", ">"]
+    assert least.lines[0].get_xdata().tolist() == [pytest.approx((runs["k_star"][1:4].sum() + 50) / 4)]
+    assert np.ptp(family.lines[2][0].get_segments()[0][:, 0]) == 0
 
 
 PLACES = {"places": ["θ0", "k*"], "ylabel": "bits"}
 
 
-def test_sets_at_one_place_stand_side_by_side_in_the_order_of_the_settings():
-    both = pd.concat([table(state="θ0", arm="adamw"), table(state="θ0", forget_set="ood-canary-a", arm="adamw")])
+def test_families_at_one_place_stand_side_by_side_in_the_order_of_the_settings():
+    both = pd.concat([table(state="θ0", arm="adamw"), table(state="θ0", family="ood-canary", arm="adamw")])
     fig = marks.by_place(both, "state", LOOKS, ["adamw"], **PLACES, dashed=[1.44])
     first, second = (bars.lines[0].get_xdata()[0] for bars in fig.axes[0].containers)
     assert first < 0 < second
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ORDER
     assert [line.get_ydata()[0] for line in fig.axes[0].lines if line.get_linestyle() == "--"][-1] == 1.44
+
+
+def test_draws_are_faint_points_beside_the_mean_of_their_family():
+    each = pd.DataFrame({"arm": "adamw", "family": "ind", "state": ["θ0", "k*", "θ0"], "estimate": [1.0, 2.0, 3.0]})
+    fig = marks.by_place(table(state="θ0", arm="adamw"), "state", LOOKS, ["adamw"], **PLACES, each=each)
+    points = next(line for line in fig.axes[0].lines if line.get_marker() == "." and line.get_linestyle() == "None")
+    assert points.get_xydata().tolist() == [[0, 1], [1, 2], [0, 3]]
 
 
 def test_places_without_any_row_are_a_reason_in_words():
@@ -124,7 +177,7 @@ def test_losses_that_span_more_than_tenfold_get_a_scale_that_shows_the_small_one
     assert (small.get_yscale(), large.get_yscale()) == ("linear", "symlog")
 
 
-def test_one_legend_names_each_set_once():
+def test_one_legend_names_each_family_once():
     fig, axes = look.grid(1, 2, height_in=1)
     for ax in axes[0]:
         for name in reversed(ORDER):

@@ -32,7 +32,7 @@ def line_of(text: str) -> str:
 def test_the_committed_settings_are_valid_and_come_back_as_they_stand():
     settings = load(ROOT / "params.yaml")
     assert settings.corpus.near_duplicate == 0.7
-    assert settings.forget_sets["ind-x16"].repetitions == 16
+    assert settings.forget_sets["ind"].draws == 10 and settings.forget_sets["ind-x16"].repetitions == 16
     assert settings.arms["adafactor-restored"].restored
 
 
@@ -42,8 +42,10 @@ def test_an_arm_that_takes_over_another_has_all_of_its_settings_but_those_it_nam
     assert arms["adamw-on-adafactor"].trained_with == "adafactor"
 
 
-SET = "  ind-a: {kind: natural, size: 64, repetitions: 1}"
-ASCENT = "  ind-a-adamw: {forget_set: ind-a, arm: adamw}"
+SET = "  ind: {kind: natural, size: 64, repetitions: 1, draws: 10}"
+LANGUAGE = "  ood-language: {kind: language, size: 64, repetitions: 1, draws: 2}"
+ASCENT = "  sgd: [ind-a, ind-b, ood-canary-a, ood-canary-b]"
+HEADLINE = "  adamw: [ind, ood-canary, ood-shuffled, ood-language, ind-x4,"
 ARM = "  sgd: {trained_with: adamw, method: sgd,"
 WRONG = {
     "two arms of one method with other settings": (
@@ -56,15 +58,88 @@ WRONG = {
         "headline: [adafactor-restored, adamw-half]",
         r"claims.headline.1: adamw-half has rate 0.5\. A headline arm has rate 1",
     ),
-    "a headline arm without an ascent": (
-        "  ood-canary-a-adamw: {forget_set: ood-canary-a, arm: adamw}",
-        "  ood-canary-a-adamw: {forget_set: ood-canary-a, arm: adamw-half}",
-        r"ood-canary-a-adamw-half: is ood-canary-a in adamw-half|ood-canary-a has no ascent in adamw\.",
+    "a headline arm that unlearns one family of the claims": (
+        HEADLINE,
+        HEADLINE.replace(" ood-canary,", ""),
+        r"claims.headline.1: ood-canary is not unlearned in adamw\. Add it under ascents, or take the arm out",
     ),
-    "an ascent twice": (
+    "a headline arm without the level": (
+        HEADLINE,
+        HEADLINE.replace(" ind-x4,", ""),
+        r"claims.headline.1: ind-x4 is not unlearned in adamw\.",
+    ),
+    "a headline arm without ascents": (
+        "headline: [adafactor-restored, adamw]",
+        "headline: [adafactor-restored, adamw, sgd]",
+        r"claims.headline.2: ind-x4 is not unlearned in sgd\.",
+    ),
+    "a set unlearned twice": (
         ASCENT,
-        ASCENT + "\n  once-more: {forget_set: ind-a, arm: adamw}",
-        r"ascents.once-more: is ind-a in adamw, as ind-a-adamw is\. Take one out",
+        ASCENT.replace("ind-b", "ind"),
+        r"ascents.sgd.1: ind-a stands there already, as ind-a\. Take one out",
+    ),
+    "a family unlearned twice": (
+        HEADLINE,
+        HEADLINE.replace("ood-canary", "ind"),
+        r"ascents.adamw.1: ind-a stands there already, as ind\. Take one out",
+    ),
+    "an arm that unlearns nothing": (ASCENT, "  sgd: []", r"ascents.sgd is \[\]\..*at least 1 item"),
+    "an ascent of another form": (ASCENT, "  sgd: {forget_set: ind-a}", r"ascents.sgd is .*valid list"),
+    "one draw": (SET, SET.replace("10", "1"), r"forget_sets.ind.draws is 1.*greater than or equal to 2"),
+    "more draws than letters": (SET, SET.replace("10", "27"), r"forget_sets.ind.draws is 27.*less than or equal to 26"),
+    "draws of an own set": (
+        SET,
+        f"  mine: {{kind: own, path: own/forget_sets/a.jsonl, repetitions: 1, draws: 2}}\n{SET}",
+        r"unknown key 'forget_sets.mine.draws'",
+    ),
+    "a set with the name of another's draw": (
+        LANGUAGE,
+        f"{LANGUAGE}\n  ind-c: {{kind: natural, size: 64, repetitions: 1}}",
+        r"forget_sets.ind-c: is also the name of a draw of ind\. Rename one of them",
+    ),
+    "a language without its name": (
+        "  second_language: fr",
+        "  second_language: null",
+        r"forget_sets.ood-language: there is no second language.*Name corpus.second_language",
+    ),
+    "a corpus without a second language": (
+        "  name: localisation",
+        "  name: wmt14",
+        r"corpus.second_language: a corpus of wmt14 has one source language\. Write null",
+    ),
+    "a second language that is the first": (
+        "  second_language: fr",
+        "  second_language: de",
+        r"corpus.second_language: is de, as another one is\. Take a third",
+    ),
+    "more in-models than hold a set": (
+        "  in_models: 4 ",
+        "  in_models: 17 ",
+        r"design.in_models: takes 17 models a set, and 16 hold it\. Lower it",
+    ),
+    "more placebo models than there are": (
+        "  placebo_models: 8 ",
+        "  placebo_models: 33 ",
+        r"design.placebo_models: takes 17 models a set, and 16 never saw it\. Lower it",
+    ),
+    "an alias of more than one": ("  largest_alias: 0.25", "  largest_alias: 1.25", r"largest_alias is 1.25"),
+    "a share for the pair that calibration lies in": ("[0.025, 0.075]", "0.10", r"C1_outside is 0.1\..*valid list"),
+    "shares in the other order": ("[0.025, 0.075]", "[0.075, 0.025]", r"C1_outside.0: is too large .*0.025"),
+    "exact partners of a family": (
+        "forget_sets: [ind-a, ind-b, ind-c,",
+        "forget_sets: [ind,",
+        r"exact_partners.forget_sets.0 is 'ind'\. Unknown forget set\. Did you mean 'ind-",
+    ),
+    "an optimizer of the exact partners": (
+        "exact_partners: {models: 1,",
+        "exact_partners: {optimizer: adamw, models: 1,",
+        r"unknown key 'train.exact_partners.optimizer'",
+    ),
+    "a claim about a draw": ("  ind: ind ", "  ind: ind-a ", r"claims.ind is 'ind-a'\. Unknown family"),
+    "a claim's level that is its other side": (
+        "  level: ind-x4",
+        "  level: ood-canary",
+        r"claims.level: is ood-canary once more",
     ),
     "a population of an unknown kind": (
         "  canary: 2000",
@@ -72,17 +147,17 @@ WRONG = {
         r"unknown key 'populations.canari'\. Take one of",
     ),
     "a kind without a population": ("  canary: 2000\n", "", r"populations: how many examples of kind canary"),
-    "a seed that numpy does not take": ("seed: 2411", "seed: 4294967296", r"seed is 4294967296.*less than 4294967296"),
-    "a set compared with itself": ("  ood: ood-canary-a", "  ood: ind-a", r"claims.ood: is ind-a, as ind is"),
+    "a seed that numpy does not take": ("seed: 4388", "seed: 4294967296", r"seed is 4294967296.*less than 4294967296"),
+    "a set compared with itself": ("  ood: ood-canary", "  ood: ind", r"claims.ood: is ind once more"),
     "an unknown key": ("  near_duplicate:", "  near_duplicat:", r"unknown key.*Did you mean 'near_duplicate'"),
-    "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind-a.repetition'"),
+    "an unknown key in a set": (SET, SET[:-1] + ", repetition: 2}", r"unknown key 'forget_sets.ind.repetition'"),
     "an unknown key at the top": ("track: tiny", "trakc: 1\ntrack: tiny", r"unknown key 'trakc'.*'track'"),
     "a negative number of steps": ("  follow_every: 3", "  follow_every: -3", r"follow_every is -3.*greater than"),
     "a step that is text": ("  follow_every: 3", "  follow_every: three", r"follow_every is 'three'.*valid integer"),
     "an unknown forget set": (
         ASCENT,
-        ASCENT.replace("forget_set: ind-a", "forget_set: ind-aa"),
-        r"ascents.ind-a-adamw.forget_set is 'ind-aa'. Unknown forget set. Did you mean 'ind-a'\?$",
+        ASCENT.replace("ind-a", "ind-aa"),
+        r"ascents.sgd.0 is 'ind-aa'. Unknown family or forget set. Did you mean 'ind-a'\?$",
     ),
     "an unknown arm of the pilot": (
         "  arms: [adamw, sgd,",
@@ -91,8 +166,8 @@ WRONG = {
     ),
     "an unknown arm": (
         ASCENT,
-        ASCENT.replace("arm: adamw", "arm: adam"),
-        r"arm is 'adam'. Unknown arm. Did you mean 'adamw'",
+        ASCENT.replace("sgd", "adamv"),
+        r"ascents.adamv: Unknown arm. Did you mean 'adamw",
     ),
     "an optimizer nobody trained with": (
         ARM,
@@ -104,24 +179,31 @@ WRONG = {
         "adafactor-fresh, restored: true}",
         r"arms.adafactor-fresh.trained_with: training with adamw leaves no moments.*Write adafactor",
     ),
-    "a number of models without a design": ("  models: 16", "  models: 12", r"power of two"),
-    "too many sets": ("  models: 16", "  models: 8", r"too many sets.*models: 16"),
-    "an unknown kind": (SET, SET.replace("natural", "natrual"), r"kind is 'natrual'.*natural"),
-    "a set without a size": (SET, SET.replace("size: 64, ", ""), r"'forget_sets.ind-a.size' is missing"),
-    "a name with blanks": (SET, SET.replace("ind-a", "Ind a"), r"Rename it"),
-    "a name that the tables use": (SET, SET.replace("ind-a", "heldout"), r"Rename the set"),
+    "a number of models without a design": ("  models: 32", "  models: 30", r"design.models: .*30"),
+    "too many sets": ("  models: 32", "  models: 24", r"too many sets.*models: 32"),
+    "no column for one more set": (
+        "  min_free_columns: 1",
+        "  min_free_columns: 3",
+        r"design.models: too many sets",
+    ),
+    "columns that alias": ("  largest_alias: 0.25", "  largest_alias: 0.01", r"design.models: .*alias"),
+    "an unknown kind": (SET, SET.replace("natural", "natrual"), r"ind.kind is 'natrual'.*natural"),
+    "a set without a size": (SET, SET.replace("size: 64, ", ""), r"'forget_sets.ind.size' is missing"),
+    "a name with blanks": (SET, SET.replace("ind", "In d"), r"Rename it"),
+    "a name that the tables use": (SET, SET.replace("ind", "heldout"), r"Rename the set"),
     "an own corpus without a path": ("  name: localisation", "  name: jsonl", r"name the JSONL file"),
     "a batch of another kind": ("  batch: whole", "  batch: some", r"batch is 'some'. Write whole, or"),
     "an unknown placebo": (
-        "placebo: [ind-a-adamw",
-        "placebo: [ind-a-adam",
-        r"placebo.0 is 'ind-a-adam'. Unknown ascent",
+        "placebo: [adafactor-restored, adamw]",
+        "placebo: [adafactor-restored, adam]",
+        r"placebo.1 is 'adam'. Unknown arm",
     ),
-    "an unknown headline": (
-        "  ood: ood-canary-a",
-        "  ood: ood-canary-c",
-        r"claims.ood is 'ood-canary-c'. Unknown forget set",
+    "a placebo in an arm that unlearns nothing": (
+        line_of("adamw: [ind"),
+        "",
+        r"unlearn.placebo.1: nothing is unlearned in adamw",
     ),
+    "an unknown headline": ("  ood: ood-canary", "  ood: ood-canari", r"claims.ood is 'ood-canari'. Unknown family"),
     "dropout in ascent": ("  dropout: 0.0\n  batch: whole", "  dropout: 0.1\n  batch: whole", r"no effect.*write 0.0"),
     "weight decay of Adafactor": (
         "  weight_decay: 0.0\n    clip_norm: null",

@@ -8,31 +8,39 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
 from paper import look, runs, trade_off, words
-from tests.fake_study import NINE_SETS, FakeStudy, smoke
+from tests.fake_study import STEEP, FakeStudy, smoke
 
-SETS = ["ind-a", "ind-x16", "ood-canary-a"]
+ARMS = ["adafactor-restored", "adamw"]
+PAIR = ("ind", "ood-canary")
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """Sixteen models, three sets (one repeated), one arm with placebos."""
-    folder, arms = tmp_path_factory.mktemp("study"), {"adamw": ("adamw", "adamw", SETS)}
-    fake = FakeStudy(folder, size=16, never=20, followed=6, sets={s: NINE_SETS[s] for s in SETS}, arms=arms).write()
+def fake(tmp_path_factory):
+    """Twelve models, six families (two of three draws, two repeated), two arms with placebos and one with few draws."""
+    return FakeStudy(tmp_path_factory.mktemp("study"), never=20, followed=6).write()
+
+
+@pytest.fixture(scope="module")
+def study(fake):
     return runs.read_study(fake.root, **fake.settings)
+
+
+@pytest.fixture(scope="module")
+def inside(study):
+    return runs.run_table(study).query("role == 'in'")
+
+
+@pytest.fixture(scope="module")
+def looks(fake):
+    return look.looks(fake.forget_sets)
 
 
 def without_base(study: runs.Study) -> runs.Study:
     performance = {name: table for name, table in study.performance.items() if name != "base"}
     return replace(study, base=study.base * np.nan, performance=performance)
-
-
-@pytest.fixture(scope="module")
-def looks(study):
-    return look.looks(study.examples, study.forget_sets)
 
 
 @pytest.fixture(autouse=True)
@@ -44,48 +52,61 @@ def style():
 
 
 def test_a_path_starts_at_the_exposure_of_the_original_and_has_none_left_at_k_star(study):
-    some = study.select(forget_set="ind-a")
+    some = study.select(arm="adamw", forget_set="ind-a")
     exposure, lost = trade_off.paths(study, some)
-    assert exposure.shape == lost.shape == (8, len(trade_off.SHARES))
+    assert exposure.shape == lost.shape == (4, len(trade_off.SHARES))
     assert exposure[:, 0] == pytest.approx([run.exposure[0].mean() for run in some])
     assert trade_off.SHARES[trade_off.AT] == 1 and np.abs(exposure[:, trade_off.AT]).max() < 1e-9
-    assert (lost[:, -1] > lost[:, 0]).all()
+    assert (lost[:, trade_off.AT + 2] > lost[:, trade_off.AT]).all()  # 1.125 k*
 
 
-def test_a_path_counts_from_the_reference_what_theta0_had_lost_to_it_and_what_ascent_added(study):
-    run = study.select(forget_set="ind-a")[0]
-    _, lost = trade_off.paths(study, [run])
+def test_a_path_counts_from_the_reference_and_says_at_k_star_what_all_sentences_say(study, inside):
+    run = study.select(arm="adamw", forget_set="ind-a")[0]
+    _, ((*_, lost),) = trade_off.paths(study, [run])[0], trade_off.paths(study, [run])[1][:, : trade_off.AT + 1]
     own = study.performance["adamw"].loc[run.model, "heldout"]
-    expected = runs.reference_performance(study, run) - own + run.lost(run.k_star)
-    assert lost[0, trade_off.AT] == pytest.approx(expected)
+    gap = runs.reference_performance(study, run) - own
+    assert lost == pytest.approx(gap + run.lost_heldout(1.0))
+    row = inside[(inside["arm"] == run.arm) & (inside["forget_set"] == "ind-a") & (inside["model"] == run.model)]
+    assert lost == pytest.approx(row["lost_to_references"].item(), abs=2e-3)
+    assert abs(run.lost_heldout(1.0) - run.lost(run.k_star)) > 1e-5  # the first sentences alone say something else
 
 
-def test_a_path_of_a_censored_run_goes_to_its_last_step(study):
-    run = replace(study.select(forget_set="ind-a")[0])
-    run.__dict__["k_star"] = np.nan
-    exposure, _ = trade_off.paths(study, [run])
-    assert exposure[0, -1] == pytest.approx(run.exposure[-1].mean())
+def test_a_path_goes_on_with_the_followed_sentences_where_not_all_were_scored(study):
+    run = study.select(arm="adamw", forget_set="ind-a")[0]
+    alone = replace(run, sentences=run.sentences.iloc[:0])
+    _, lost = trade_off.paths(study, [alone])
+    assert lost[0, trade_off.AT] - lost[0, 0] == pytest.approx(run.lost(run.k_star))
+
+
+def test_a_run_without_k_star_is_followed_to_its_last_step(study):
+    run = study.select(arm="adamw", forget_set="ind-a")[0]
+    cut = replace(run, scores=run.scores.iloc[:5])
+    exposure, _ = trade_off.paths(study, [cut])
+    assert np.isnan(cut.k_star) and exposure[0, -1] == pytest.approx(cut.set_exposure.iloc[-1])
 
 
 def test_without_scores_of_held_out_text_a_path_has_exposure_and_no_loss(study):
     none = replace(study, performance={})
-    exposure, lost = trade_off.paths(none, none.select(forget_set="ind-a"))
+    exposure, lost = trade_off.paths(none, none.select(arm="adamw", forget_set="ind-a"))
     assert np.isfinite(exposure[:, : trade_off.AT]).all() and np.isnan(lost).all()
     assert trade_off.reference_points(none, "adamw", "ind-a")["lost"].isna().all()
 
 
-def test_references_lie_around_the_origin_each_against_the_mean_of_the_others(study):
-    points = trade_off.reference_points(study, "adamw", "ind-a").set_index("model")
-    assert len(points) == 8
-    assert points["exposure"].mean() == pytest.approx(0) and points["lost"].mean() == pytest.approx(0)
-    heldout = study.performance["adamw"].loc[points.index, "heldout"]
-    assert points["lost"].iloc[0] == pytest.approx(heldout.iloc[1:].mean() - heldout.iloc[0])
+def test_references_are_points_each_against_the_mean_of_the_others(study):
+    points = trade_off.reference_points(study, "adamw", "ind-a")
+    outside = study.models("ind-a", "adamw", inside=False)
+    assert list(points["model"]) == outside
+    means = study.held_by("ind-a", "adamw", inside=False).mean(axis=1)
+    lost = study.performance["adamw"]["heldout"]
+    first, others = outside[0], outside[1:]
+    assert points["exposure"].iloc[0] == pytest.approx(means[first] - means[others].mean())
+    assert points["lost"].iloc[0] == pytest.approx(lost[others].mean() - lost[first])
 
 
-def test_the_base_lies_where_its_own_scores_do_and_nowhere_without_them(study):
-    some = study.select(forget_set="ind-a")
-    own = [int(study.design.loc[run.model, "base"] > 0) for run in some]
+def test_going_back_to_the_base_is_measured_against_the_same_references(study):
+    some = study.select(arm="adamw", forget_set="ind-a")
     exposure, lost = trade_off.base_point(study, some)
+    own = [int(study.design.loc[run.model, "base"] > 0) for run in some]
     by_hand = [study.base.loc[o, r.examples].mean() - r.reference.mean() for o, r in zip(own, some, strict=True)]
     heldout = study.performance["base"]["heldout"]
     by_hand_lost = [runs.reference_performance(study, r) - heldout[o] for o, r in zip(own, some, strict=True)]
@@ -93,93 +114,124 @@ def test_the_base_lies_where_its_own_scores_do_and_nowhere_without_them(study):
     assert np.isnan(trade_off.base_point(without_base(study), some)).all()
 
 
-def test_the_placebo_is_read_after_as_many_steps_as_the_in_models_needed_on_average(study):
+def test_the_placebo_is_read_after_as_many_steps_as_the_in_models_needed_on_average(study, fake):
     table = trade_off.placebo_lost(study, [0.5, 1.0])
-    assert set(table["forget_set"]) == {"ind-a", "ood-canary-a"} and len(table) == 2 * 2 * 2
-    mean = np.mean([run.k_star for run in study.select(forget_set="ind-a")])
-    row = table[(table["forget_set"] == "ind-a") & (table["share"] == 1.0)].iloc[0]
-    run = next(r for r in study.select(forget_set="ind-a", role="placebo") if r.model == row["model"])
-    assert row["lost"] == pytest.approx(run.lost(mean)) and row["lost"] == pytest.approx(2e-4 * mean**2, rel=0.05)
+    assert set(table["family"]) == set(fake.families) and set(table["arm"]) == set(ARMS)
+    mean = np.mean([run.k_star for run in study.select(arm="adamw", forget_set="ind-a")])
+    row = table[(table["arm"] == "adamw") & (table["forget_set"] == "ind-a") & (table["share"] == 1.0)].iloc[0]
+    run = next(r for r in study.select(arm="adamw", forget_set="ind-a", role="placebo") if r.model == row["model"])
+    assert row["lost"] == pytest.approx(run.lost(mean)) and row["lost"] == pytest.approx(
+        STEEP["natural"] * mean**2, rel=1
+    )
 
 
-def test_where_a_loss_is_missing_the_reason_is_counted(study):
+def test_where_a_loss_is_missing_the_reason_is_counted(study, inside):
     elsewhere = trade_off.retained_lost(study)
-    table = words.means(elsewhere, "lost", by=["arm", "forget_set", "where"], confidence=0.95)
-    alone = table[(table["forget_set"] == "ood-canary-a") & (table["where"] == "same kind")].iloc[0]
-    assert alone["n"] == 0 and alone["reason"] == "8 of 8: the model holds no other set of the kind"
-    assert (table.loc[table["where"] == "held-out", "reason"] == "").all()
+    table = words.means(elsewhere, "lost", by=["arm", "family", "where"], confidence=0.95)
+    alone = table[(table["family"] == "ood-shuffled") & (table["where"] == "same kind")].iloc[0]
+    assert alone["n"] == 0 and alone["reason"] == "4 of 4: the model holds no other set of the kind"
+    at_k_star = elsewhere[elsewhere["where"] == "held-out"].merge(inside, on=[*runs.BY, "family"])
+    np.testing.assert_allclose(at_k_star["lost"], at_k_star["lost_100"], atol=5e-4)
 
 
-def test_bleu_stands_at_the_states_where_translations_were_scored_and_nowhere_else(study):
-    table = trade_off.bleu_table(study)
-    assert set(table["state"]) == {"θ0"} and (table["bleu"] == 10).all() and len(table) == len(study.select())
-    run = replace(study.select()[0], bleu=pd.Series({0: 8.0, int(study.select()[0].k_star): 6.0}))
-    states = trade_off.bleu_table(replace(study, runs=[run])).set_index("state")["bleu"]
-    assert states.to_dict() == {"θ0": 8.0, "k*": 6.0}
-
-
-def test_the_main_figure_has_at_most_five_lines_to_follow_and_names_each_with_its_cost(study, looks):
-    fig = trade_off.at_a_glance(study, arms=["adamw"], pair=("ind-a", "ood-canary-a"), looks=looks)
-    _, lost = trade_off.paths(study, study.select(forget_set="ind-x16"))
+def test_the_main_figure_names_each_family_with_its_cost_and_the_pairs_placebo_beside_it(study, looks):
+    fig = trade_off.at_a_glance(study, arms=["adamw"], pair=PAIR, looks=looks)
     names = [text.get_text() for text in fig.axes[0].texts]
-    assert f"ind-x16 {words.number(lost[:, trade_off.AT].mean(), '.2f')}" in names and len(names) <= 5
+    draws = [trade_off.paths(study, study.select(arm="adamw", forget_set=f"ind-{c}"))[1] for c in "abc"]
+    cost = np.mean([lost[:, trade_off.AT].mean() for lost in draws])
+    assert f"ind {words.number(cost, '.2f')}" in names and len(names) <= 7
+    placebo = trade_off.placebo_lost(study, [1.0]).query("arm == 'adamw' and family == 'ind'")
+    unseen = placebo.groupby("forget_set")["lost"].mean().mean()
+    assert f"○ ind {words.number(unseen, '.2f')}" in names
     left, right = fig.axes[0].get_xlim()
     assert left > right == 0
 
 
 def test_the_main_figure_leaves_out_what_was_not_measured(study, looks):
-    some = {"arms": ["adamw"], "pair": ("ind-a", "ood-canary-a"), "looks": looks}
-    fig = trade_off.at_a_glance(without_base(study), **some)
-    assert len(fig.axes[0].texts) == 3 and not any("base" in text.get_text() for text in fig.axes[0].texts)
+    some = {"arms": ["adamw"], "pair": PAIR, "looks": looks}
+    bare = replace(without_base(study), runs=study.select())
+    fig = trade_off.at_a_glance(bare, **some)
+    names = [text.get_text() for text in fig.axes[0].texts]
+    assert len(names) == 4 and not any("base" in name or "○" in name for name in names)
     assert trade_off.at_a_glance(replace(study, performance={}), **some) == "no run of these arms got to k*"
 
 
-def test_sets_of_one_kind_are_told_by_the_most_repeated_one_and_the_pair(tmp_path):
-    fake = FakeStudy(tmp_path, size=4, never=6, followed=3, arms={"adamw": ("adamw", "adamw", NINE_SETS)}).write()
-    study = runs.read_study(fake.root, **fake.settings)
-    few = trade_off.few_sets(study, "adamw", ("ind-a", "ood-canary-a"))
-    assert few == ["ind-a", "ind-x16", "ood-canary-a", "ood-secret-x16"]
+def test_kinds_are_told_by_their_most_repeated_family_and_the_pair(study):
+    assert trade_off.few_families(study, "adamw", PAIR) == ["ind", "ood-canary", "ind-x4", "ood-secret-x16"]
+    assert trade_off.few_families(study, "sgd", PAIR) == list(PAIR)
 
 
-def test_the_figure_of_every_set_turns_its_exposure_axis_round_and_names_references_and_base(study, looks):
-    fig = trade_off.every_set(study, arms=["adamw"], looks=look.only(looks, SETS))
-    left, right = fig.axes[0].get_xlim()
+def test_the_figure_of_every_draw_turns_its_exposure_axis_round_and_names_references_and_base(study, inside, looks):
+    panels = {name: [("adamw", name)] for name in study.families}
+    fig = trade_off.every_draw(study, inside, panels, looks)
+    shown = [ax for ax in fig.axes if ax.get_visible()]
+    assert [ax.get_title(loc="left") for ax in shown] == list(study.families)
+    left, right = shown[0].get_xlim()
     assert left > right
-    assert {"references", "base model", *SETS} == {text.get_text() for text in fig.legends[0].get_texts()}
+    assert {"references", "base model", *study.families} == {text.get_text() for text in fig.legends[0].get_texts()}
+    thin = [line for line in shown[0].lines if line.get_linewidth() == 0.5]
+    assert len(thin) == 3  # draws, not runs
 
 
 def test_a_figure_of_nothing_is_a_reason_in_words(study, looks):
-    some = {"arms": ["sgd"], "looks": looks}
-    assert trade_off.at_a_glance(study, pair=("ind-a",), **some) == "no run of these arms got to k*"
-    assert trade_off.every_set(study, **some) == "no run of these arms"
-    none = pd.DataFrame(columns=["arm", "forget_set", "estimate"])
-    assert trade_off.cross(none, **some) == "no run got to k*"
-    assert "not recorded" in trade_off.first_update(none, confidence=0.95, **some)
+    assert trade_off.at_a_glance(study, arms=["nobody"], pair=PAIR, looks=looks) == "no run of these arms got to k*"
+    none = runs.run_table(replace(study, runs=[]))
+    assert trade_off.every_draw(study, none, {"a": [("nobody", "ind")]}, looks) == "no run of these arms"
+    assert trade_off.cross(none, arms=ARMS, families=PAIR, confidence=0.95) == "there is no run to show"
+    assert "not recorded" in trade_off.first_update(none, arms=ARMS, looks=looks, confidence=0.95)
+    assert "differ in repetitions" in trade_off.repetition(study, none, looks)
 
 
-def test_sets_that_one_arm_alone_unlearned_are_left_out_of_the_crossed_factors(looks):
-    rows = [("a", "ind-a"), ("b", "ind-a"), ("a", "ind-x16")]
-    table = pd.DataFrame(rows, columns=["arm", "forget_set"]).assign(estimate=0.1, low=0.0, high=0.2)
-    fig = trade_off.cross(table, arms=["a", "b"], looks=looks)
-    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["ind-a"]
-    assert len(fig.axes[0].containers) == 2
+def test_factors_are_crossed_on_the_draws_that_every_arm_unlearned(study, inside):
+    fig = trade_off.cross(inside, arms=[*ARMS, "sgd"], families=list(study.families), confidence=0.95)
+    assert [ax.get_title() for ax in fig.axes] == ["ind", "ood-canary"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == [*ARMS, "sgd"]
+    sizes = [len(bars.lines[0].get_xdata()) for bars in fig.axes[0].containers]
+    assert sorted(sizes) == [1, 1, 1, 2, 2, 2]  # of the three draws, the two of the third arm
+    alone = trade_off.cross(inside[inside["arm"] == "sgd"], arms=["sgd"], families=PAIR, confidence=0.95)
+    assert alone == "there is no run to show"
 
 
-def test_the_first_update_is_drawn_for_the_arms_that_recorded_it(study, looks):
-    table = runs.run_table(study)
-    fig = trade_off.first_update(table, arms=["adamw", "sgd"], looks=look.only(looks, SETS), confidence=0.95)
+def test_repetition_strata_are_compared_at_equal_nats_removed(study):
+    equal = trade_off.at_equal_removal(study)
+    assert set(equal["kind"]) == {"natural", "secret"} and set(equal["arm"]) == set(ARMS)
+    mine = equal[(equal["arm"] == "adamw") & (equal["kind"] == "natural")]
+    nats = np.mean([run.exposure[0].mean() for run in study.select(arm="adamw", family="ind")])
+    assert mine["nats"].to_numpy() == pytest.approx(nats) and set(mine["family"]) == {"ind", "ind-x4"}
+    run = study.select(arm="adamw", family="ind-x4")[0]
+    removed = run.log_likelihoods[0].mean() - run.log_likelihoods.mean(axis=1)
+    expected = run.lost(np.interp(nats, removed, run.steps))
+    row = mine[(mine["family"] == "ind-x4") & (mine["model"] == run.model)]
+    assert row["lost"].item() == pytest.approx(float(expected))
+
+
+def test_all_that_a_run_has_to_lose_costs_what_k_star_costs(study):
+    run = study.select(arm="adamw", forget_set="ind-a")[0]
+    assert trade_off.lost_at_removed(run, run.exposure[0].mean()) == pytest.approx(float(run.lost(run.k_star)))
+
+
+def test_repetition_is_drawn_for_kinds_with_several_numbers_of_it(study, inside, looks):
+    fig = trade_off.repetition(study, inside, looks)
+    assert len(fig.axes) == 4
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["sentences", "secrets"]
+    assert [label.get_text() for label in fig.axes[-1].get_xticklabels()] == ["1", "4", "16"]
+
+
+def test_the_first_update_is_drawn_for_the_arms_that_recorded_it(study, inside, looks):
+    families = look.only(looks, study.families)
+    fig = trade_off.first_update(inside, arms=["adamw", "nobody"], looks=families, confidence=0.95)
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["adamw", ""]
 
 
 def test_the_smallest_study_has_a_trade_off(tmp_path):
-    fake = smoke(tmp_path).write()
-    study = runs.read_study(fake.root, **fake.settings)
-    looks = look.looks(study.examples, study.forget_sets)
-    assert len(trade_off.at_a_glance(study, arms=["adamw"], pair=("ind-a", "ood-canary-a"), looks=looks).axes) == 1
+    small = smoke(tmp_path).write()
+    study = runs.read_study(small.root, **small.settings)
+    looks = look.looks(small.forget_sets)
+    assert len(trade_off.at_a_glance(study, arms=["adamw"], pair=PAIR, looks=looks).axes) == 1
 
 
 def test_without_any_run_tables_have_their_columns(study):
     none = replace(study, runs=[])
-    assert list(trade_off.placebo_lost(none, [1.0])) == ["arm", "forget_set", "model", "share", "lost"]
-    assert list(trade_off.retained_lost(none)) == ["arm", "forget_set", "model", "where", "lost", "reason"]
-    assert list(trade_off.bleu_table(none)) == ["arm", "forget_set", "model", "state", "bleu"]
+    assert list(trade_off.placebo_lost(none, [1.0])) == [*runs.BY, "family", "share", "lost"]
+    assert list(trade_off.retained_lost(none)) == [*runs.BY, "family", "where", "lost", "reason"]
+    assert list(trade_off.at_equal_removal(none)) == [*runs.BY, "family", "kind", "nats", "lost"]

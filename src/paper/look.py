@@ -1,22 +1,23 @@
-"""How the study looks: one style, one colour a forget set, and one way to show a figure and to say why there is none.
+"""How the study looks: one style, one look a family, and one way to show a figure and to say why there is none.
 
-A figure is 5 in wide and 900 px across, on opaque white. A forget set has the same colour, line and marker in every
-figure; kinds differ in hue *and* in line, sets of one kind in lightness *and* in marker, so that a figure holds in
-grey and for colour-blind readers (hues: Okabe and Ito 2008).
+A figure is 5 in wide and 900 px across, on opaque white. A family of forget sets has the same colour, line and marker
+in every figure, and so have its draws; kinds differ in hue *and* in line, numbers of repetitions in lightness *and* in
+marker, so that a figure holds in grey and for colour-blind readers (hues: Okabe and Ito 2008).
 """
 
 import colorsys
 import os
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
+
+from unlearning.data import kinds
 
 WIDTH_IN, DPI = 5.0, 180
 INK, GREY, FLOOR, FAINT = "#222222", "#8c8c8c", "#d9d9d9", "#bdbdbd"
@@ -24,11 +25,13 @@ INK, GREY, FLOOR, FAINT = "#222222", "#8c8c8c", "#d9d9d9", "#bdbdbd"
 KINDS = {  # kind -> label, hue, line; what a kind *is* stands in unlearning/data/kinds.py
     "natural": ("sentences", "#0072b2", "-"),
     "canary": ("canaries", "#d55e00", (0, (4, 1.5))),
+    "shuffled": ("shuffled words", "#e69f00", (0, (4, 1, 1, 1, 1, 1))),
+    "language": ("another language", "#56b4e9", (0, (9, 1.5))),
     "secret": ("secrets", "#00916a", (0, (6, 1.5, 1, 1.5))),
     "own": ("own set", "#cc79a7", (0, (1, 1))),
 }
 ARM_MARKERS = "osD^vPX*<>hp"  # in the order of the settings, where arms stand in one figure
-SET_MARKERS = {1: "os", 4: "^v", 16: "Dd"}  # by repetitions: first draw, second draw
+MARKERS = {1: "o", 4: "^", 16: "D"}  # by repetitions
 
 STYLE: dict[str, object] = {
     "figure.dpi": 96,  # inside notebooks; files have DPI
@@ -58,7 +61,7 @@ STYLE: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one forget set is drawn: colour, line style and marker."""
+    """How one family is drawn: colour, line style and marker."""
 
     colour: str
     line: object = "-"
@@ -73,7 +76,7 @@ class Look:
         return {"color": self.colour, "marker": self.marker, "linestyle": "none"}
 
     @property
-    def solid(self) -> "Look":  # where a set has a panel of its own
+    def solid(self) -> "Look":  # where a family has a panel of its own
         return Look(self.colour, "-", self.marker)
 
 
@@ -81,17 +84,16 @@ Looks = Mapping[str, Look]
 TRAINED = {"adamw": Look(INK), "adafactor": Look(GREY, (0, (4, 1.5)), "s")}  # training optimizers
 
 
-def looks(examples: pd.DataFrame, forget_sets: Sequence[str]) -> dict[str, Look]:
-    """The look of every forget set and kind: hue by kind, darker with repetitions, lighter with each further draw."""
-    sets = examples.drop_duplicates("forget_set").set_index("forget_set").loc[list(forget_sets)]
+def looks(forget_sets: Mapping[str, Mapping]) -> dict[str, Look]:
+    """The look of every kind, family and forget set of the settings, in this order: hue by kind, darker with
+    repetitions; a draw looks as its family does."""
     found = {kind: Look(hue, line) for kind, (_, hue, line) in KINDS.items()}
-    draws: dict[tuple, int] = {}
-    for row in sets.itertuples():
-        draw = draws[row.kind, row.repetitions] = draws.get((row.kind, row.repetitions), -1) + 1
-        _, hue, line = KINDS[row.kind]
-        shade = 0.32 * min(draw, 2) - 0.17 * np.log2(row.repetitions)
-        found[row.Index] = Look(shaded(hue, shade), line, SET_MARKERS.get(row.repetitions, "PX")[min(draw, 1)])
-    return found
+    for family, block in forget_sets.items():
+        _, hue, line = KINDS[block["kind"]]
+        times = block["repetitions"]
+        found[family] = Look(shaded(hue, -0.17 * np.log2(times)), line, MARKERS.get(times, "P"))
+    families = kinds.family_names(forget_sets)
+    return found | {name: found[family] for family, names in families.items() for name in names}
 
 
 def only(looks: Looks, names: Collection[str]) -> dict[str, Look]:

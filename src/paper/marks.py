@@ -1,6 +1,7 @@
-"""What several figures are made of: curves, intervals, rows of a forest plot, scales, legends. Axes come in.
+"""What several figures are made of: curves, intervals, forests, scales, legends. Axes come in.
 
-Tables of runs have a column `forget_set`; tables of intervals `estimate`, `low`, `high` too. `looks`: in drawing order.
+Tables of runs have columns `family`, `forget_set` (a draw of the family) and `model`; tables of intervals `estimate`,
+`low`, `high`. `looks`: in drawing order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ from numpy.typing import ArrayLike
 
 from paper import look, words
 from paper.look import Look, Looks
+from unlearning.core import draws, stats
+
+DRAW = 0.34  # height of a draw's row, in rows of a mean
 
 
 def zero_line(ax: Axes, *, vertical: bool = False) -> None:
@@ -46,25 +50,73 @@ def intervals(ax: Axes, at: ArrayLike, rows: pd.DataFrame, style: Look, *, flat=
     ax.errorbar(*places, **errors, **{**kw, "capsize": 2, "zorder": 4, **line, **more})
 
 
-def forest(ax: Axes, means: pd.DataFrame, points: Sequence[tuple[pd.DataFrame, str]], value: str, looks: Looks) -> None:
-    """One row a set: the mean with its interval above its runs, faint points (`points`: tables of runs and their
-    markers; an open triangle pointing right: the value is at least this)."""
+def family_means(
+    runs: pd.DataFrame, value: str, *, by: Sequence[str], confidence: float, bound: str | None = None
+) -> pd.DataFrame:
+    """Mean of a run's value over models, then over draws, with its interval, a row a combination of `by`, among them a
+    family: by, estimate, low, high, draws, n (models a draw, at most), unit.
+
+    The unit is the draw (`draws.two_way`); of a family with one draw it is the model: nothing is said of its kind. Two
+    units are too few for limits (t would be 12.7 standard errors). bound: as in `words.means`, without limits.
+    """
+    rows = []
+    for key, group in runs.groupby(list(by), sort=False, observed=True) if len(runs) else []:
+        known = group.assign(value=group[value].fillna(group[bound]) if bound else group[value]).dropna(subset="value")
+        n = known.groupby("forget_set").size()
+        if len(n) > 1:
+            how = {"draw": known["forget_set"], "model": known["model"], "side": np.ones(len(known))}
+            found = draws.two_way(known["value"].to_numpy(), **how, confidence=confidence)
+        else:
+            found = stats.t_interval(known["value"], confidence=confidence)
+        no_limits = (len(n) if len(n) > 1 else len(known)) < 3 or (bound and group[value].isna().any())
+        limits = (np.nan, np.nan) if no_limits else (found.low, found.high)
+        rows.append((*key, found.estimate, *limits, len(n), n.max(), "draw" if len(n) > 1 else "model"))
+    return pd.DataFrame(rows, columns=[*by, "estimate", "low", "high", "draws", "n", "unit"])
+
+
+def forest(ax: Axes, means: pd.DataFrame, points: pd.DataFrame, value: str, looks: Looks, *, by="family") -> None:
+    """One row a family (or whatever `by` holds): the mean with its interval above its runs, faint points."""
     for at, (name, style) in enumerate(looks.items()):
-        for rows, marker in points:
-            values = rows.loc[rows["forget_set"] == name, value].dropna().to_numpy(dtype=float)
-            spread_out = 2 * ((np.arange(len(values)) * 0.6180339887) % 1.0) - 1  # golden ratio: equal points lie apart
-            kw = {"ms": 3.5, "alpha": 0.5, "mew": 0} if marker == "." else {"mfc": "white", "ms": 4, "mew": 0.7}
-            ax.plot(values, at + 0.22 + 0.16 * spread_out, marker, color=style.colour, **kw)
-        mine = means[(means["forget_set"] == name) & means["estimate"].notna()]
+        values = points.loc[points[by] == name, value].dropna().to_numpy(dtype=float)
+        spread_out = 2 * ((np.arange(len(values)) * 0.6180339887) % 1.0) - 1  # golden ratio: equal points lie apart
+        ax.plot(values, at + 0.22 + 0.16 * spread_out, ".", color=style.colour, ms=3.5, alpha=0.5, mew=0)
+        mine = means[(means[by] == name) & means["estimate"].notna()]
         if len(mine):
             intervals(ax, [at - 0.12], mine.iloc[:1], style, flat=True)
     name_rows(ax, list(looks))
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Rows of a figure, named from the top."""
-    ax.set_yticks(range(len(names)), names)
+def forest_of_draws(
+    ax: Axes, means: pd.DataFrame, each: pd.DataFrame, looks: Looks, heights: Sequence[float], *, by: str = "family"
+) -> None:
+    """Of every family the mean with its interval and below it each draw with its own, thin (`each`: family, estimate,
+    low, high, and perhaps censored; an open triangle pointing right: at least this). One draw: its mark is open.
+    heights: of each family's rows (`height`)."""
+    places = np.cumsum([0.0, *heights])
+    for top, (name, style) in zip(places, looks.items(), strict=False):
+        mine = each[(each[by] == name) & each["estimate"].notna()]
+        mean, alone = means[(means[by] == name) & means["estimate"].notna()].iloc[:1], len(mine) == 1
+        least = mine["censored"].to_numpy() > 0 if "censored" in mine else np.zeros(len(mine), bool)
+        hollow, bounded = {"mfc": "white", "mec": style.colour, "mew": 1.0}, {"marker": ">"} if least.any() else {}
+        intervals(ax, [top] * len(mean), mean, style, flat=True, **(hollow if alone or bounded else {}), **bounded)
+        below = top + 0.4 + DRAW * np.arange(len(mine))
+        thin = {"ms": 3, "elinewidth": 0.6, "capsize": 0, "alpha": 0.6, "mec": "none", "zorder": 3}
+        for some, more in ((~least, {}), (least, {**hollow, "mew": 0.5, "marker": ">"})):
+            if not alone and some.any():
+                intervals(ax, below[some], mine[some], style, flat=True, **thin | more)
+    name_rows(ax, list(looks), places[:-1])
+    ax.set_ylim(places[-1] - 0.4, -0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def height(n_draws: int) -> float:  # of the rows of a family of so many draws, in rows of a mean
+    return 1.0 if n_draws < 2 else 1.15 + DRAW * (n_draws - 1)
+
+
+def name_rows(ax: Axes, names: Sequence[str], places: Sequence[float] = ()) -> None:
+    """Rows of a figure, named from the top, one apart unless they have places."""
+    ax.set_yticks(places if len(places) else range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
@@ -72,47 +124,55 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def forests(
     runs: pd.DataFrame, value: str, looks: Looks, panels: Sequence[str], *, xlabel: str, confidence: float,
-    by: str = "arm", bound: str | None = None, zero: bool = True, loss: bool = False,
+    by: str = "arm", rows: str = "family", bound: str | None = None, zero: bool = True, loss: bool = False,
 ) -> Figure | str:  # fmt: skip
-    """Forests of the sets that any panel has, side by side, a panel a value of column `by`. bound: column of what a
-    missing value is at least (a censored run's last step); loss: see `loss_scale`."""
-    tables = {panel: runs[runs[by] == panel] for panel in panels if len(runs)}
-    looks = look.only(looks, {name for rows in tables.values() for name in rows["forget_set"]})
-    if not looks:
+    """Forests of the families that any panel has, every draw a point, side by side, a panel a value of column `by`.
+    rows: what `looks` and rows name, if not families; bound: column of what a missing value is at least (a censored
+    run's last step); loss: see `loss_scale`."""
+    panels = [panel for panel in panels if (runs[by] == panel).any()]
+    if not panels:
         return "there is no run to show"
-    fig, axes = look.grid(1, len(tables), height_in=0.75 + 0.24 * len(looks), sharey=True)
-    for ax, (title, rows) in zip(axes[0], tables.items(), strict=True):
-        means = words.means(rows, value, by=["forget_set"], confidence=confidence, bound=bound)
-        points = [(rows, ".")]
-        if bound:
-            points.append((rows[rows[value].isna()].assign(**{value: rows[bound]}), ">"))
-        forest(ax, means, points, value, looks)
+    here, how = runs[runs[by].isin(panels)], {"confidence": confidence, "bound": bound}
+    means = family_means(here, value, by=[by, rows], **how)
+    each = words.means(here, value, by=[by, rows, "forget_set"], **how)
+    looks = look.only(looks, set(here[rows]))
+    most = each.dropna(subset="estimate").groupby([by, rows]).size().groupby(rows).max()  # of any panel
+    heights = [height(most.get(name, 0)) for name in looks]
+    fig, axes = look.grid(1, len(panels), height_in=1.05 + 0.2 * sum(heights), sharex=True, sharey=True)
+    for ax, title in zip(axes[0], panels, strict=True):
+        forest_of_draws(ax, means[means[by] == title], each[each[by] == title], looks, heights, by=rows)
         ax.set_title(title)
         if zero:
             zero_line(ax, vertical=True)
         if loss:
             loss_scale(ax, "x")
-    for ax in axes[0] if len(tables) <= 2 else axes[0][[len(tables) // 2]]:
-        ax.set_xlabel(look.wrapped(xlabel, 60 // len(tables)))
+    for ax in axes[0] if len(panels) <= 2 else axes[0][[len(panels) // 2]]:
+        ax.set_xlabel(look.wrapped(xlabel, 60 // len(panels)))
     return fig
 
 
 def by_place(
     means: pd.DataFrame, column: str, looks: Looks, panels: Sequence[str], *, places: Sequence, ylabel: str,
-    xlabel: str = "", by: str = "arm", joined: bool = True, loss: bool = False, dashed=(), dotted=(),
+    xlabel: str = "", by: str = "arm", each: pd.DataFrame | None = None, joined: bool = True, loss: bool = False,
+    dashed=(), dotted=(),
 ) -> Figure | str:  # fmt: skip
-    """Means with intervals at the few places that `column` holds, one line a set, a panel a value of column `by`.
-    joined: places follow one another (states of a run, shares of k*); dashed, dotted: levels to compare with."""
+    """Means with intervals at the few places that `column` holds, one line a family, a panel a value of column `by`;
+    `each`: of the draws, faint points. joined: places follow one another (states of a run, shares of k*); dashed,
+    dotted: levels to compare with."""
     tables = {panel: means[means[by] == panel] for panel in panels if (means[by] == panel).any()}
     if not tables:
         return "there is nothing to average"
     fig, axes = look.grid(1, len(tables), height_in=2.3, sharey=True)
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        shown = look.only(looks, set(table["forget_set"]))
+        shown = look.only(looks, set(table["family"]))
         for i, (name, style) in enumerate(shown.items()):
-            rows = table[table["forget_set"] == name].set_index(column).reindex(places)
+            rows = table[table["family"] == name].set_index(column).reindex(places)
             at = np.arange(len(places)) + 0.09 * (i - (len(shown) - 1) / 2)
             intervals(ax, at, rows, style, joined=joined, label=name)
+            if each is not None:
+                points = each[(each[by] == title) & (each["family"] == name) & each[column].isin(places)]
+                where = at[[list(places).index(place) for place in points[column]]]
+                ax.plot(where, points["estimate"], ".", color=style.colour, ms=3, alpha=0.5, mew=0)
         ax.set_xticks(range(len(places)), [f"{p:.0%}" if isinstance(p, float) else p for p in places])
         ax.set(xlim=(-0.5, len(places) - 0.5), title=title, xlabel=xlabel)
         zero_line(ax)

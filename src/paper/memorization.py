@@ -1,19 +1,23 @@
-"""How fast examples are unlearnt, against how far they are memorized, how hard and how often seen.
+"""How fast examples are unlearnt, against how far they are memorized and how hard they are.
 
-Memorization and difficulty in nats per token, rates in nats per token and step. Figure functions return a figure, or
-in words why there is none; they draw the sets of `looks`, in its order.
+Memorization and difficulty in nats per token, rates in nats per token and step. What also holds in models that never
+saw a set (placebo) is no effect of memorization: in-models stand beside them, on the same examples. Figure functions
+return a figure, or in words why there is none; they draw the families of `looks`, in its order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from paper import look, marks, words
+from paper import look, marks
 from paper.look import Looks
 from paper.runs import BY, Array, Run, Study, by_run
-from unlearning.core import genex, properties, stats
+from unlearning.core import properties, stats
 
 RHOS = {
     "rate_mem": "rate with memorization",
@@ -21,11 +25,9 @@ RHOS = {
     "rate_mem_given_difficulty": "rate with memorization, difficulty held fixed",
     "rate_difficulty_given_mem": "rate with difficulty, memorization held fixed",
     "mem_difficulty": "memorization with difficulty",
-    "k_star_mem": "the example's k* with memorization (partly by construction)",
 }
-DRAWN = {"memorization": ("rate_mem", "rate_mem_given_difficulty"),
-         "difficulty": ("rate_difficulty", "rate_difficulty_given_mem")}  # fmt: skip
-BY_REPETITION = {"k_star": "steps to forget, k*", "lost_100": "held-out lost at k*, nats per token"}
+DRAWN = {"rate_mem": "memorization", "rate_difficulty": "difficulty"}  # quantity -> panel
+SIDES = {"in": "in-models", "placebo": "never saw it"}
 
 
 def halves(study: Study, trained_with: str, forget_set: str) -> tuple[list[int], list[int]]:
@@ -54,163 +56,172 @@ def example_properties(study: Study, trained_with: str, scores: pd.DataFrame) ->
     """One row an example of a forget set: how far it is memorized, by all models, and how difficult it is.
 
     scores: the long table of this optimizer's models (model, example_id, n_tokens, log_likelihood, n_correct). Gives
-    trained_with, forget_set, example_id, n_tokens, mem, mem_accuracy (the same of token accuracy), difficulty.
+    trained_with, family, forget_set, example_id, n_tokens, mem, mem_accuracy (the same of token accuracy), difficulty.
     """
     tables, columns = [], {"mem": "log_likelihood", "mem_accuracy": "n_correct"}
     shares = scores.assign(**{name: scores[column] / scores["n_tokens"] for name, column in columns.items()})
     wide = {name: shares.pivot(index="model", columns="example_id", values=name) for name in columns}
     for forget_set in study.forget_sets:
         examples = [x for x in study.members(forget_set) if x in wide["mem"]]
-        found = {"n_tokens": study.examples["n_tokens"].loc[examples]}
-        found |= {name: _mem(study, wide[name][examples], forget_set) for name in columns}
-        found["difficulty"] = hardness(study, examples)
-        keys = {"trained_with": trained_with, "forget_set": forget_set, "example_id": examples}
-        tables.append(pd.DataFrame(keys | found))
+        keys = {"trained_with": trained_with, "family": study.family(forget_set), "forget_set": forget_set}
+        keys |= {"example_id": examples, "n_tokens": study.examples["n_tokens"].loc[examples].to_numpy()}
+        keys |= {name: _mem(study, wide[name][examples], forget_set) for name in columns}
+        tables.append(pd.DataFrame(keys | {"difficulty": hardness(study, examples)}))
     return pd.concat(tables, ignore_index=True)
 
 
 def example_rates(study: Study) -> pd.DataFrame:
-    """One row an example and in-run: its rate and k*; mem from the half of the models that the run is not in."""
+    """One row an example and run, in-model or placebo: BY, role, family, example_id, n_tokens, mem, difficulty, rate.
+
+    mem comes from the half of the models that the run is not in. A placebo has no k* of its own: its rate is taken over
+    as many steps as that of the set's in-models in the arm, on average.
+    """
+    k_stars: dict[tuple, list] = {}
+    for run in study.select():
+        k_stars.setdefault((run.arm, run.forget_set), []).append(run.k_star)
+    means = {key: pd.Series(values, dtype=float).mean() for key, values in k_stars.items()}
+
+    @cache
+    def of_set(trained_with: str, name: str) -> tuple[dict[int, Array], Array]:  # by model mem; difficulty
+        ids, (first, second) = study.members(name), halves(study, trained_with, name)
+        per_token = study.references[trained_with][ids] / study.examples["n_tokens"].loc[ids]
+        mem = [_mem(study, per_token.loc[half], name) for half in (first, second)]
+        mem = dict.fromkeys(second, mem[0]) | dict.fromkeys(first, mem[1])
+        return mem, hardness(study, ids)
 
     def table(run: Run) -> pd.DataFrame:
-        other = next(h for h in halves(study, run.trained_with, run.forget_set) if run.model not in h)
-        per_token = study.references[run.trained_with].loc[other, run.examples] / run.n_tokens
-        found = {"example_id": run.examples, "n_tokens": run.n_tokens, "mem": _mem(study, per_token, run.forget_set)}
-        speed = properties.rate(run.log_likelihoods, run.steps, n_tokens=run.n_tokens, k_star=run.k_star)
-        found |= {"difficulty": hardness(study, run.examples), "rate": speed}
-        return pd.DataFrame(found | {"k_star": genex.steps_to_forget(run.exposure, run.steps)})
+        mem, difficulty = of_set(run.trained_with, run.forget_set)
+        k_star = run.k_star if run.role == "in" else means.get((run.arm, run.forget_set), np.nan)
+        speed = properties.rate(run.log_likelihoods, run.steps, n_tokens=run.n_tokens, k_star=k_star)
+        found = {"role": run.role, "family": run.family, "example_id": run.examples, "n_tokens": run.n_tokens}
+        found |= {"mem": mem[run.model], "difficulty": difficulty, "rate": speed}
+        return pd.DataFrame(found)
 
-    return by_run(study.select(), table, ["example_id", "n_tokens", "mem", "difficulty", "rate", "k_star"])
+    columns = ["role", "family", "example_id", "n_tokens", "mem", "difficulty", "rate"]
+    return by_run([*study.select(), *study.select(role="placebo")], table, columns)
 
 
 def correlations_by_model(rates: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlations inside each model and set, length always held fixed: arm, forget_set, model, and RHOS."""
+    """Rank correlations inside each run, length always held fixed: arm, forget_set, model, role, and RHOS."""
     rows, rho = [], stats.partial_rank_correlation
-    for key, x in rates.groupby(BY) if len(rates) else []:
-        tokens, mem, hard, speed, own = x[["n_tokens", "mem", "difficulty", "rate", "k_star"]].to_numpy().T
+    for key, x in rates.groupby([*BY, "role"], sort=False) if len(rates) else []:
+        tokens, mem, hard, speed = x[["n_tokens", "mem", "difficulty", "rate"]].to_numpy(dtype=float).T
         rows.append((
             *key, rho(speed, mem, given=tokens), rho(speed, hard, given=tokens),
             rho(speed, mem, given=np.c_[tokens, hard]), rho(speed, hard, given=np.c_[tokens, mem]),
-            rho(mem, hard, given=tokens), rho(own, mem, given=tokens),
+            rho(mem, hard, given=tokens),
         ))  # fmt: skip
-    return pd.DataFrame(rows, columns=[*BY, *RHOS])
+    return pd.DataFrame(rows, columns=[*BY, "role", *RHOS])
 
 
-def correlation_table(by_model: pd.DataFrame, *, identifiable: float, confidence: float = 0.95) -> pd.DataFrame:
-    """Mean correlation over models of every arm and set: arm, forget_set, quantity, unit, estimate to n, reason.
+def z_by_side(study: Study, by_model: pd.DataFrame) -> pd.DataFrame:
+    """Fisher's z of the correlations, one row a run, quantity and side: BY, family, quantity, side, z (no unit).
 
-    A correlation with the other variable held fixed is 'not identifiable' where |ρ(mem, difficulty)| > identifiable.
+    side: in, placebo, or difference, an in-model minus the mean of the models that never saw the set.
     """
-    rows = []
-    for (arm, forget_set), group in by_model.groupby(["arm", "forget_set"]):
-        together = stats.mean_correlation(group["mem_difficulty"]).estimate
-        for quantity in RHOS:
-            found = stats.mean_correlation(group[quantity], confidence=confidence)
-            reason = "" if found.n > 1 else "fewer than two models have it"
-            if "given" in quantity and abs(together) > identifiable:
-                reason = f"not identifiable: memorization and difficulty correlate at {together:+.2f}"
-            limits = (found.estimate, found.low, found.high, found.n)
-            rows.append((arm, forget_set, quantity, "rank correlation", *limits, reason))
-    names = ["arm", "forget_set", "quantity", "unit", "estimate", "low", "high", "n", "reason"]
-    return pd.DataFrame(rows, columns=names)
+    long = by_model.melt([*BY, "role"], list(RHOS), "quantity", "z").rename(columns={"role": "side"})
+    long = long.assign(z=stats.fisher_z(long["z"]), family=long["forget_set"].map(study.family))
+    keys = ["arm", "forget_set", "quantity"]
+    unseen = long[long["side"] == "placebo"].groupby(keys)["z"].mean().rename("unseen").reset_index()
+    net = long[long["side"] == "in"].merge(unseen, on=keys)
+    return pd.concat([long, net.assign(z=net["z"] - net["unseen"], side="difference").drop(columns="unseen")])
 
 
-def strata(study: Study, arm: str) -> dict[str, list[str]]:
-    """Kind -> its sets with runs in the arm, one a number of repetitions, fewest first; kinds with one left out."""
-    there = {run.forget_set for run in study.select(arm=arm)}
-    sets = study.examples[study.examples["forget_set"].isin(there)].drop_duplicates("forget_set")
-    sets = sets.sort_values("repetitions", kind="stable").drop_duplicates(["kind", "repetitions"])
-    found = {str(kind): list(group["forget_set"]) for kind, group in sets.groupby("kind")}
-    return {kind: names for kind, names in found.items() if len(names) > 1}
+def by_draw(by_side: pd.DataFrame) -> pd.DataFrame:
+    """What each draw says: arm, forget_set, family, quantity (of RHOS), z_in (mean over its in-models), z_placebo (over
+    models that never saw it, on the same examples) and their difference; NaN where there are no such runs."""
+    mean = by_side.groupby(["arm", "forget_set", "family", "quantity", "side"], sort=False)["z"].mean().unstack("side")
+    names = {"in": "z_in", "placebo": "z_placebo", "difference": "difference"}
+    return mean.reindex(columns=list(names)).rename(columns=names).rename_axis(columns=None).reset_index()
 
 
-def lost_at_removed(run: Run, nats: float) -> float:
-    """Held-out lost against θ0, nats per token, once the set's mean ℓ has fallen by so many nats; NaN if never."""
-    removed = (run.log_likelihoods[0] - run.log_likelihoods).mean(axis=1)
-    return float(run.lost(genex.steps_to_forget(nats - removed, run.steps)))
+def correlation_table(by_side: pd.DataFrame, *, identifiable: float, confidence: float = 0.95) -> pd.DataFrame:
+    """Every arm and family: arm, family, quantity, side, estimate, low, high, draws, n, unit, reason.
 
-
-def at_equal_level(study: Study, arm: str, sets: Sequence[str], measure: Callable[[Run, float], float]) -> pd.DataFrame:
-    """`measure` of each run, given the smallest exposure at θ0 of those of the sets that its model holds: forget_set,
-    model, value."""
-    some = [run for run in study.select(arm=arm) if run.forget_set in sets]
-    level: dict[int, float] = {}
-    for run in some:
-        level[run.model] = min(float(run.exposure[0].mean()), level.get(run.model, np.inf))
-    rows = [(run.forget_set, run.model, measure(run, level[run.model])) for run in some]
-    return pd.DataFrame(rows, columns=["forget_set", "model", "value"])
-
-
-def repetition(study: Study, inside: pd.DataFrame, looks: Looks) -> Figure | str:
-    """Steps and loss against how often a set stood in training: a row an arm, a line a kind, faint points the runs."""
-    kinds = {arm: list(strata(study, arm)) for arm in dict.fromkeys(inside["arm"]) if strata(study, arm)}
-    if not kinds:
-        return "no arm has two sets of one kind that differ in repetitions"
-    how = study.examples.drop_duplicates("forget_set").set_index("forget_set")[["kind", "repetitions"]]
-    runs = inside.join(how, on="forget_set")
-    fig, axes = look.grid(len(kinds), 2, height_in=1.75, sharex=True)
-    for row, (arm, names) in zip(axes, kinds.items(), strict=True):
-        row[0].set_title(f"arm {arm}", loc="left")
-        for ax, (column, label) in zip(row, BY_REPETITION.items(), strict=True):
-            for i, kind in enumerate(names):
-                rows = runs[(runs["arm"] == arm) & (runs["kind"] == kind)]
-                rows = rows.assign(at=np.log2(rows["repetitions"]) + 0.16 * (i - (len(names) - 1) / 2))
-                means = words.means(rows, column, by=["forget_set", "at"], confidence=study.confidence)
-                middle = means.groupby("at")["estimate"].mean()
-                ax.plot(middle, lw=1.0, label=look.KINDS[kind][0], **looks[kind].line_kw)
-                for name, points in rows.groupby("forget_set", sort=False):
-                    faint = {"color": looks[name].colour, "ms": 3, "alpha": 0.5, "mew": 0}
-                    ax.plot(points["at"] + 0.07, points[column], ".", **faint)
-                    mine = means[means["forget_set"] == name]
-                    marks.intervals(ax, mine["at"], mine, looks[name])
-            ax.set_ylabel(look.wrapped(label, 24))
-        marks.loss_scale(row[1])
-    times = sorted({t for names in kinds.values() for t in runs.loc[runs["kind"].isin(names), "repetitions"]})
-    axes[-1, 0].set_xticks(np.log2(times), times)
-    for ax in axes[-1]:
-        ax.set_xlabel("repetitions in training")
-    marks.legend(fig, marks.labelled(axes[:, 0], looks))
-    return fig
+    in and placebo are correlations, the difference is one of z; with one draw, whose placebos are too few, it has no
+    limits. A correlation with the other variable held fixed is 'not identifiable' where |ρ(mem, difficulty)| of the
+    in-models is above that.
+    """
+    table = marks.family_means(by_side, "z", by=["arm", "family", "quantity", "side"], confidence=confidence)
+    net, limits = table["side"] == "difference", ["estimate", "low", "high"]
+    table.loc[~net, limits] = np.tanh(table.loc[~net, limits])
+    table.loc[net & (table["draws"] < 2), limits[1:]] = np.nan
+    close = table[(table["quantity"] == "mem_difficulty") & (table["side"] == "in")]
+    close = table[["arm", "family"]].merge(close[["arm", "family", "estimate"]], how="left")["estimate"]
+    unknown = table["quantity"].str.contains("given") & (close.abs() > identifiable)
+    why = "not identifiable: memorization and difficulty correlate at " + close.map("{:+.2f}".format)
+    lacking = np.where(table["low"].isna(), "too few draws, models or placebos for an interval", "")
+    return table.assign(reason=np.where(unknown, why, lacking))
 
 
 def rate_points(rates: pd.DataFrame, arms: Sequence[str], looks: Looks) -> Figure | str:
-    """Rate of every example, mean over its models, against memorization and difficulty; a row an arm."""
+    """Rate of every example, mean over its models, against memorization: in-models on the left, models that never saw
+    the set on the right; a row an arm."""
+    arms = [arm for arm in arms if (rates["arm"] == arm).any()]
     if not arms:
         return "there are no runs to take rates from"
-    mean = rates.groupby(["arm", "forget_set", "example_id"])[["mem", "difficulty", "rate"]].mean().reset_index()
-    fig, axes = look.grid(len(arms), 2, height_in=1.7, sharex="col")
+    mean = rates.groupby(["arm", "family", "role", "example_id"])[["mem", "rate"]].mean().reset_index()
+    fig, axes = look.grid(len(arms), 2, height_in=1.8, sharex=True, sharey="row")
     for row, arm in zip(axes, arms, strict=True):
-        for ax, column in zip(row, ("mem", "difficulty"), strict=True):
+        for ax, (side, label) in zip(row, SIDES.items(), strict=True):
             for name, style in looks.items():
-                points = mean[(mean["arm"] == arm) & (mean["forget_set"] == name)]
-                ax.plot(points[column], points["rate"], ms=3, alpha=0.65, mew=0, label=name, **style.point_kw)
-        row[0].set_title(f"arm {arm}", loc="left")
+                points = mean[(mean["arm"] == arm) & (mean["family"] == name) & (mean["role"] == side)]
+                ax.plot(points["mem"], points["rate"], ms=2.2, alpha=0.4, mew=0, **style.point_kw)
+            ax.set_title(f"{label}, arm {arm}", loc="left", fontsize=7)
         row[0].set_ylabel("rate, nats per\ntoken and step")
-    for ax, label in zip(axes[-1], ("memorization", "difficulty"), strict=True):
-        ax.set_xlabel(f"{label}, nats per token")
-    marks.legend(fig, marks.labelled(axes[:, 0], looks))
-    return fig
-
-
-def rho_forest(table: pd.DataFrame, arms: Sequence[str], looks: Looks, *, margin: float) -> Figure | str:
-    """Mean within-model correlation of the rate by set: full marks as it is, open ones with the other held fixed, where
-    that is identifiable; the grey band is ± `margin`."""
-    if not arms:
-        return "there are no runs to correlate"
-    fig, axes = look.grid(len(arms), 2, height_in=0.6 + 0.17 * max(len(looks), 6), sharex=True, sharey=True)
-    known = table[~table["reason"].str.startswith("not identifiable")].set_index(["arm", "quantity", "forget_set"])
-    for row, arm in zip(axes, arms, strict=True):
-        for ax, (what, quantities) in zip(row, DRAWN.items(), strict=True):
-            ax.axvspan(-margin, margin, color=look.FLOOR, lw=0, zorder=0)
-            marks.zero_line(ax, vertical=True)
-            for quantity, shift, filled in zip(quantities, (-0.15, 0.2), (True, False), strict=True):
-                for at, (name, style) in enumerate(looks.items()):
-                    face = {} if filled else {"mfc": "white", "mec": style.colour, "mew": 1.0}
-                    if (key := (arm, quantity, name)) in known.index:
-                        marks.intervals(ax, [at + shift], known.loc[[key]], style, flat=True, ms=4, **face)
-            marks.name_rows(ax, list(looks))
-            ax.set_title(f"{what}, arm {arm}", loc="left", fontsize=7)
-            ax.set_xlim(-1.08, 1.08)
     for ax in axes[-1]:
-        ax.set_xlabel("rank correlation with the rate")
+        ax.set_xlabel("memorization, nats per token")
+    marks.legend(fig, {name: Line2D([], [], ms=4, **style.point_kw) for name, style in looks.items()})
     return fig
+
+
+def correlation_forest(table: pd.DataFrame, draws: pd.DataFrame, arms: Sequence[str], looks: Looks) -> Figure | str:
+    """Correlation of the rate with memorization and with difficulty by family, faint points its draws; a row an arm.
+    Full marks: in-models; open ones: models that never saw the set, on the same examples."""
+    fig, panels = _panels(table, draws, arms, looks, xlabel="rank correlation with the rate")
+    for ax, means, each in panels:
+        for side, shift in zip(SIDES, (-0.18, 0.2), strict=True):
+            for at, (name, style) in enumerate(looks.items()):
+                points = np.tanh(each.loc[each["family"] == name, f"z_{side}"])
+                ax.plot(points, [at + shift + 0.13] * len(points), ".", color=style.colour, ms=3, alpha=0.5, mew=0)
+                mine = means[(means["family"] == name) & (means["side"] == side)]
+                face = {} if side == "in" else {"mfc": "white", "mec": style.colour, "mew": 1.0}
+                marks.intervals(ax, [at + shift] * len(mine), mine, style, flat=True, ms=4, **face)
+        marks.name_rows(ax, list(looks))
+    if panels:
+        shown = {label: Line2D([], [], ls="none", marker="o", color=look.INK, ms=4, mfc=face)
+                 for label, face in zip(SIDES.values(), (look.INK, "white"), strict=True)}  # fmt: skip
+        marks.legend(fig, shown)
+    return fig
+
+
+def difference_forest(
+    table: pd.DataFrame, draws: pd.DataFrame, arms: Sequence[str], looks: Looks, *, margin: float
+) -> Figure | str:
+    """In-models minus those that never saw the set, difference of z, by family and faint by draw; a row an arm; grey:
+    ± margin."""
+    table, label = table[table["side"] == "difference"], "in-models minus placebo,\ndifference of Fisher's z"
+    fig, panels = _panels(table, draws, arms, looks, xlabel=label)
+    for ax, means, each in panels:
+        ax.axvspan(-margin, margin, color=look.FLOOR, lw=0, zorder=0)
+        marks.forest(ax, means, each, "difference", looks)
+    return fig
+
+
+def _panels(
+    table: pd.DataFrame, draws: pd.DataFrame, arms: Sequence[str], looks: Looks, *, xlabel: str
+) -> tuple[Figure | str, list]:
+    # axes, a row an arm, a column a property of examples, each with its rows of both tables
+    table = table.dropna(subset="estimate")
+    arms = [arm for arm in arms if (table["arm"] == arm).any()]
+    if not arms:
+        return "there are no runs to correlate", []
+    fig, axes = look.grid(len(arms), 2, height_in=0.6 + 0.2 * max(len(looks), 5), sharex=True, sharey=True)
+    panels = []
+    for (i, arm), (j, quantity) in product(enumerate(arms), enumerate(DRAWN)):
+        some = (rows[(rows["arm"] == arm) & (rows["quantity"] == quantity)] for rows in (table, draws))
+        panels.append((axes[i, j], *some))
+        axes[i, j].set_title(f"{DRAWN[quantity]}, arm {arm}", loc="left", fontsize=7)
+        axes[-1, j].set_xlabel(xlabel)
+        marks.zero_line(axes[i, j], vertical=True)
+    return fig, panels

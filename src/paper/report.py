@@ -1,4 +1,4 @@
-"""What the notebook of claims shows and writes with the table of claims: every set, sentences, a figure, text blocks.
+"""What the notebook of claims shows and writes with the table of claims: every family, sentences, a figure, blocks.
 
 The blocks are taken by README and docs; their links lead from the repository's root.
 """
@@ -11,94 +11,78 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from paper import look, marks, memorization, runs, trade_off, words
+from paper import look, marks, runs, trade_off, words
 from paper.look import Look
 from paper.runs import Study
 from paper.verdicts import BESIDE, SAYS
 from unlearning.core import genex, performance
 
 FIGURES = ("exposure/calibration", "exposure/k_star", "trade_off/trade_off", "trade_off/lost_along",
-           "memorization/correlations", "memorization/correlations")  # fmt: skip
+           "memorization/difference", "memorization/difference", "exposure/ladder")  # fmt: skip
 SHOWN_BY = dict(zip(SAYS, FIGURES, strict=True))  # claim -> stage/figure that shows it best
-TITLES = {  # quantities of the table of sets in README and docs
+TITLES = {  # quantities of the table of families in README and docs
     "exposure_0": "exposure before, nats",
     "instance_share": "of it, instance part (share)",
     "k_star": "steps to forget, k\\*",
-    "k_star_reference": "± by the reference",
-    "lost_100": "performance lost at k\\*, nats per token",
+    "lost_50": "lost half-way, nats per token",
+    "lost_100": "lost at k\\*, nats per token",
 }
 
 
-def set_table(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    """Every quantity of every set and arm: arm, forget_set, quantity, estimate, low, high, unit, n, reason.
+def family_table(study: Study, inside: pd.DataFrame) -> pd.DataFrame:
+    """Every quantity of every family and arm: arm, family, quantity, estimate, low, high, unit, draws, n (models a
+    draw), per (draw or model: what the limits count), reason why there is none or it is only a bound."""
+    tables = []
+    for quantity, unit in runs.UNITS.items():
+        bound = "last_step" if quantity in ("k_star", "k95") else None
+        how = {"by": ["arm", "family"], "confidence": study.confidence, "bound": bound}
+        table = marks.family_means(inside, quantity, **how).rename(columns={"unit": "per"})
+        gone = inside[quantity].isna().groupby([inside["arm"], inside["family"]]).agg(["sum", "size"])
+        table = table.join(gone, on=["arm", "family"])
+        gaps = [_gaps(row, bound) for row in table.itertuples()]
+        tables.append(table.assign(quantity=quantity, unit=unit, reason=gaps).drop(columns=["sum", "size"]))
+    columns = ["arm", "family", "quantity", "estimate", "low", "high", "unit", "draws", "n", "per", "reason"]
+    return pd.concat([*tables, _worst_cases(study, inside)], ignore_index=True).reindex(columns=columns)
 
-    What is known at θ0 has the interval of the regression (`runs.start`), all else Student's over models. An estimate
-    that is missing, only a bound or without an interval has its reason in words.
-    """
+
+def _gaps(row, bound: str | None) -> str:
+    if row.sum == row.size and not bound:
+        return "no run got there, or it was not measured"
+    if row.sum:
+        said = f"{row.sum} of {row.size} runs "
+        return said + ("censored: the estimate is a lower bound" if bound else "do not have it")
+    alone = {1: "one run has no interval", 2: "two draws have no interval"}
+    return "" if np.isfinite(row.low) else alone.get(row.draws, "no interval")
+
+
+def _worst_cases(study: Study, inside: pd.DataFrame) -> pd.DataFrame:
+    # lower limits of the largest |GenEx| of a set, before, at k*, and between two groups of references: mean over draws
     rows = []
-    for (arm, name), group in table[table["role"] == "in"].groupby(["arm", "forget_set"]):
-        start = runs.start(study, group["trained_with"].iloc[0], name)
-        found = {q: _over_runs(group, q, study.confidence) | {"unit": unit} for q, unit in runs.UNITS.items()}
-        for quantity in ("exposure_0", "instance_0", "instance_share"):
-            known = start.loc[quantity].to_dict() if quantity in start.index else {}
-            found[quantity] |= known or {"reason": "no never-trained examples of its kind"}
-        found["k_star_reference"] = _moved_by_reference(study, arm, name, start)
-        found |= _worst_cases(study, arm, name)
-        rows += [{"arm": arm, "forget_set": name, "quantity": q} | row for q, row in found.items()]
-    columns = ["arm", "forget_set", "quantity", "estimate", "low", "high", "unit", "n", "reason"]
-    return pd.DataFrame(rows, columns=columns)
+    for (arm, family, name), _ in inside.groupby(["arm", "family", "forget_set"]):
+        some = study.select(arm=arm, forget_set=name)
+        outside, start = runs.outside_scores(study, some[0]), np.array([run.log_likelihoods[0] for run in some])
+        at = [performance.interpolate(run.log_likelihoods, run.steps, run.k_star) for run in some]
+        at = np.array([row for row in at if np.isfinite(row).all()])
+        sides = {"theta0": (start, outside), "k_star": (at, outside)}
+        for case, (left, right) in (sides | {"two_groups_of_references": (outside[::2], outside[1::2])}).items():
+            few = min(len(left), len(right)) < 2
+            value = np.nan if few else genex.worst_case(unlearned=left, reference=right, confidence=study.confidence)
+            rows.append((arm, family, f"worst_case_{case}", value, len(left)))
+    table = pd.DataFrame(rows, columns=["arm", "family", "quantity", "estimate", "n"])
+    found = table.groupby(["arm", "family", "quantity"], sort=False)["estimate"].agg(["mean", "size"]).reset_index()
+    found = found.rename(columns={"mean": "estimate", "size": "draws"}).assign(low=np.nan, high=np.nan, unit="nats")
+    n = table.groupby(["arm", "family", "quantity"], sort=False)["n"].max().to_numpy()
+    why = np.where(found["estimate"].isna(), "fewer than two models on a side", "a limit itself: no interval")
+    return found.assign(n=n, per="draw", reason=why)
 
 
-def _over_runs(group: pd.DataFrame, quantity: str, confidence: float) -> dict:
-    bound, lost, reason = quantity in ("k_star", "k95"), int(group[quantity].isna().sum()), ""
-    row = words.means(group, quantity, by=["arm"], confidence=confidence, bound="last_step" if bound else None)
-    row = row.drop(columns="arm").iloc[0].to_dict() | {"n": int(row["n"].iloc[0])}
-    if row["n"] == 0:
-        reason = "no run got there, or it was not measured"
-    elif lost and bound:
-        reason = f"{lost} of {len(group)} runs censored: the estimate is a lower bound"
-    elif lost:
-        reason = f"over the {len(group) - lost} of {len(group)} runs that have it"
-    return row | {"reason": reason or ("one run has no interval" if row["n"] == 1 else "")}
-
-
-def _moved_by_reference(study: Study, arm: str, name: str, start: pd.DataFrame) -> dict:
-    # by how many steps the mean k* moves if the reference that all runs share is off by its half-width: that half-width
-    # over the nats that a run's mean exposure falls in the last step before k*; the reference is one side of
-    # exposure_0, the in-models are the other, as many, so its interval is 1/√2 as wide
-    half = (start.loc["exposure_0", "high"] - start.loc["exposure_0", "low"]) / 2 / np.sqrt(2)
-    some, falls = [r for r in study.select(arm=arm, forget_set=name) if r.k_star > r.steps[0]], []
-    for run in some:
-        before = max(run.k_star - 1, run.steps[0])
-        falls.append(performance.interpolate(run.set_exposure, run.steps, before) / (run.k_star - before))
-    moved = half / np.mean(falls) if falls else np.nan
-    reason = "" if np.isfinite(moved) else "no run got there, or the reference has no interval"
-    return {"estimate": moved, "unit": "steps", "n": len(some), "reason": reason}
-
-
-def _worst_cases(study: Study, arm: str, name: str) -> dict[str, dict]:
-    # lower limits of the largest |GenEx| of the set, before, at k*, and between two groups of references
-    some = study.select(arm=arm, forget_set=name)
-    outside, start = runs.outside_scores(study, some[0]), np.array([run.log_likelihoods[0] for run in some])
-    at_k_star = [performance.interpolate(run.log_likelihoods, run.steps, run.k_star) for run in some]
-    at_k_star = np.array([row for row in at_k_star if np.isfinite(row).all()])
-    cases = {"theta0": (len(start), start, outside), "k_star": (len(at_k_star), at_k_star, outside)}
-    cases["two_groups_of_references"] = len(outside), outside[::2], outside[1::2]
-    rows = {}
-    for case, (n, left, right) in cases.items():
-        few = min(len(left), len(right)) < 2
-        value = np.nan if few else genex.worst_case(unlearned=left, reference=right, confidence=study.confidence)
-        reason = "fewer than two models on a side" if few else ""
-        rows[f"worst_case_{case}"] = {"estimate": value, "unit": "nats", "n": n, "reason": reason}
-    return rows
-
-
-def by_set(sets: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """The table of sets for reading: a row a set and arm, n, and cells 'mean [low, high]' under the given titles."""
-    cells = sets.assign(cell=[words.interval(row) for row in sets.itertuples()])
-    wide = cells.pivot(index=["arm", "forget_set"], columns="quantity", values="cell").reindex(columns=list(titles))
-    n = sets[sets["quantity"] == "k_star"].set_index(["arm", "forget_set"])["n"].astype(int)
-    return wide.rename(columns=titles).assign(n=n).reset_index().rename_axis(columns=None)
+def by_family(families: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
+    """The table of families for reading: a row a family and arm, its draws and models a draw, and cells 'mean [low,
+    high]' under the given titles."""
+    cells = families.assign(cell=[words.interval(row) for row in families.itertuples()])
+    wide = cells.pivot(index=["arm", "family"], columns="quantity", values="cell").reindex(columns=list(titles))
+    counts = families[families["quantity"] == "k_star"].set_index(["arm", "family"])[["draws", "n"]].astype(int)
+    return wide.rename(columns=titles).join(counts).reset_index().rename_axis(columns=None)
 
 
 def decisions(table: pd.DataFrame) -> pd.DataFrame:
@@ -112,18 +96,19 @@ def decisions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentence(row) -> str:
-    """A row of the claims table in words, with its interval, margin, n, p and verdict, or why it has none."""
+    """A row of the claims table in words, with its interval, what it counts, margin, p and verdict, or why not."""
     label = f"{row.claim}{'' if row.part == BESIDE else row.part} {row.arm}: {row.statement}"
     if not np.isfinite(row.estimate):
         return f"{label}: no value ({row.reason})."
-    limits = "" if np.isfinite(row.low) else " (no interval)"
-    text = f"{label}: {words.interval(row)}{limits} {row.unit}, n = {row.n}"
+    limits = "" if not np.isnan(row.low) else " (no interval)"
+    text = f"{label}: {words.interval(row)}{limits} {row.unit}, n = {row.n:.0f}"
+    text += f" draws in {row.models:.0f} models" if row.models else ""
     if np.isfinite(row.delta):
-        text += f", {'threshold' if row.claim == 'C1' else 'δ'} {words.number(row.delta)}"
-    if np.isfinite(row.p_holm):
-        holm, flip = (words.number(p, ".2g", "not computed") for p in (row.p_holm, row.p_sign_flip))
-        holm, flip = (said if not p < 1e-3 else "< 0.001" for p, said in ((row.p_holm, holm), (row.p_sign_flip, flip)))
-        text += f", p {holm} after Holm, sign-flip {flip}"
+        low = f"{words.number(row.delta_low)} to " if np.isfinite(row.delta_low) else ""
+        text += f", {'threshold' if row.claim == 'C1' else 'δ'} {low}{words.number(row.delta)}"
+    holm, labels = ("< 0.001" if p < 1e-3 else words.number(p, ".2g") for p in (row.p_holm, row.p_permutation))
+    text += f", p {holm} after Holm" if np.isfinite(row.p_holm) else ""
+    text += f", permuted labels {labels}" if np.isfinite(row.p_permutation) else ""
     return text + (f": {row.verdict}" if row.verdict else "") + (f" ({row.reason})." if row.reason else ".")
 
 
@@ -134,7 +119,8 @@ def summarize(table: pd.DataFrame, study: Study, inside: pd.DataFrame) -> dict:
         floats = {key: value for key, value in record.items() if isinstance(value, float)}
         return record | {key: float(f"{x:.6g}") if np.isfinite(x) else None for key, x in floats.items()}
 
-    columns = ["part", "statement", "estimate", "low", "high", "unit", "delta", "n", "p", "verdict", "reason"]
+    columns = ["part", "statement", "estimate", "low", "high", "unit", "delta", "delta_low", "n", "models", "p",
+               "p_permutation", "verdict", "reason"]  # fmt: skip
     claims: dict[str, dict] = {claim: {"says": says, "arms": {}} for claim, says in SAYS.items()}
     for (claim, arm), group in table[table["part"] != BESIDE].groupby(["claim", "arm"], sort=False):
         head = plain({"verdict": group["claim_verdict"].iloc[0], "p_holm": group["p_holm"].iloc[0]})
@@ -161,12 +147,15 @@ def claim_forest(parts: pd.DataFrame) -> Figure:
         for i, row in rows.iterrows():
             style = styles[row["arm"]]
             at = names.index(row["name"]) + 0.4 * (arms.index(row["arm"]) - (len(arms) - 1) / 2)
-            if row["claim"] == "C1":
+            if np.isfinite(row["delta_low"]):  # a band that the value has to lie in
+                ax.fill_betweenx([at - 0.2, at + 0.2], row["delta_low"], row["delta"], color="#cfe3f2", lw=0, zorder=0)
+            elif row["claim"] == "C1":
                 ax.plot([row["delta"]] * 2, [at - 0.2, at + 0.2], color=look.INK, lw=0.9, ls=(0, (2, 1)))
             elif row["delta"] > 0:  # in steps a share of the arm's own k*
                 ax.fill_betweenx([at - 0.2, at + 0.2], -row["delta"], row["delta"], color=look.FLOOR, lw=0, zorder=0)
             if np.isfinite(row["estimate"]):
-                marks.intervals(ax, [at], rows.loc[[i]], style, flat=True)
+                finite = rows.loc[[i]].replace([np.inf, -np.inf], np.nan)
+                marks.intervals(ax, [at], finite, style, flat=True)
             alone, whole = row["verdict"], row["claim_verdict"]
             ax.annotate(alone if row["part"] or whole == alone else f"{whole} ({alone})", (1.0, at),
                         xycoords=ax.get_yaxis_transform(), xytext=(4, 0), textcoords="offset points", va="center",
@@ -218,38 +207,54 @@ def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def numbers_block(sets: pd.DataFrame, headline: Sequence[str], order: Sequence[str]) -> str:
-    """Exposure before, steps to forget and performance lost, by set and arm; the headline's arms in sight."""
-    cells = by_set(sets, TITLES).set_index(["arm", "forget_set"])
-    arms = words.ordered(list(dict.fromkeys(sets["arm"])), first=headline)
+def numbers_block(families: pd.DataFrame, headline: Sequence[str], order: Sequence[str]) -> str:
+    """Exposure before, steps to forget and performance lost, by family and arm; the headline's arms in sight."""
+    cells = by_family(families, TITLES).set_index(["arm", "family"])
+    arms = words.ordered(list(dict.fromkeys(families["arm"])), first=headline)
     texts = []
     for some in ([arm for arm in arms if arm in headline], [arm for arm in arms if arm not in headline]):
         keys = [(arm, name) for arm in some for name in order if (arm, name) in cells.index]
-        lines = [[f"`{k[1]}`", f"`{k[0]}`", cells.loc[k, "n"], *cells.loc[k, TITLES.values()]] for k in keys]
-        header = ["forget set", "arm", "models", *TITLES.values()]
+        lines = [[f"`{k[1]}`", f"`{k[0]}`", "{} × {}".format(*cells.loc[k, ["draws", "n"]]),
+                  *cells.loc[k, TITLES.values()]] for k in keys]  # fmt: skip
+        header = ["family", "arm", "draws × models", *TITLES.values()]
         texts.append(_markdown(header, lines) if lines else "*None was run.*")
     return "{}\n\n<details><summary>The other arms (exploratory)</summary>\n\n{}\n\n</details>".format(*texts)
 
 
 def beside_block(table: pd.DataFrame) -> str:
-    """The rows beside a claim that go against it or do not bear it out: nobody should have to look for them."""
-    beside, texts = table[table["part"] == BESIDE], []
-    if against := _bullets(beside[beside["verdict"] == "contradicted"]):
-        texts.append(f"Measured in other ways, which decide nothing, these go against a claim:\n\n{against}")
-    if weak := _bullets(beside[beside["verdict"].isin(["equivalent", "inconclusive"])]):
-        texts.append(f"<details><summary>And these do not bear it out</summary>\n\n{weak}\n\n</details>")
-    return "\n\n".join(texts) or "Measured in other ways, nothing goes against a claim."
-
-
-def _bullets(rows: pd.DataFrame) -> str:
-    # one line a claim, arm and statement; what differs in the parenthesis at its end alone is told in one line
-    split = rows["statement"].str.extract(r"^(?P<what>.*?)(?: \((?P<of>[^()]*)\))?$")
+    """Every row beside a claim, without a word that judges it: nobody should have to look for them."""
     lines = []
-    for (claim, arm, what), group in rows.join(split).groupby(["claim", "arm", "what"], sort=False):
-        values = [words.interval(r) + (f" ({r.of})" if isinstance(r.of, str) else "") for r in group.itertuples()]
-        said = ", ".join(dict.fromkeys(group["verdict"]))
-        lines.append(f"- {claim}, `{arm}`: {what}: {'; '.join(values)} {group['unit'].iloc[0]}: {said}")
-    return "\n".join(lines)
+    for (claim, statement), rows in table[table["part"] == BESIDE].groupby(["claim", "statement"], sort=False):
+        texts = [words.interval(r) + (f" ({r.reason})" if r.reason else "") for r in rows.itertuples()]
+        lines.append([claim, f"{statement} ({rows['unit'].iloc[0]})", *texts])
+    arms = [f"`{arm}`" for arm in dict.fromkeys(table["arm"])]
+    return _markdown(["claim", "what was measured", *arms], lines)
+
+
+def power_block(power: pd.DataFrame) -> str:
+    """What the design could show, from the first study's spread, a row a claim's part and arm."""
+    header = ["claim", "arm", "unit", "margin", "effect seen first", "power to show it", "after Holm",
+              "power to show it small", "the same, without effect", "effect shown with power 0.8"]  # fmt: skip
+    lines = []
+    for row in power.itertuples():
+        effects = [words.number(value) for value in (row.margin, row.effect)]
+        shares = [words.number(p, ".2f") for p in (row.beyond, row.beyond_holm, row.inside, row.inside_zero)]
+        lines.append([row.claim, f"`{row.arm}`", row.unit, *effects, *shares, words.number(row.least)])
+    return _markdown(header, lines)
+
+
+def first_block(table: pd.DataFrame, first: pd.DataFrame) -> str:
+    """The first study's verdict beside this one's, claim by claim and arm by arm."""
+    lines = []
+    for claim, says in SAYS.items():
+        cells = []
+        for arm in dict.fromkeys(table["arm"]):
+            new = table[(table["claim"] == claim) & (table["arm"] == arm) & (table["part"] != BESIDE)]["claim_verdict"]
+            old = first[(first["claim"] == claim) & (first["arm"] == arm)]["verdict"]
+            cells += [old.iloc[0] if len(old) else "–", f"**{new.iloc[0]}**" if len(new) else "–"]
+        lines.append([f"**{claim}** {says}", *cells])
+    arms = [f"{when}, `{arm}`" for arm in dict.fromkeys(table["arm"]) for when in ("first study", "now")]
+    return _markdown(["claim", *arms], lines)
 
 
 def corpus_block() -> str:
@@ -263,39 +268,32 @@ def corpus_block() -> str:
     return f"Of {raw:,} raw pairs {left:,} are left. Taken out: {reasons}."
 
 
-def findings_block(
-    study: Study, table: pd.DataFrame, sets: pd.DataFrame, rho: pd.DataFrame, *, ind: str, ood: str, margin: float
-) -> str:
-    """What a reader may miss in the verdicts, a line each; what no set bears out is left out."""
-    values = sets.pivot(index=["arm", "forget_set"], columns="quantity", values="estimate")
-    over = rho[(rho["low"] > margin) & ~rho["reason"].str.startswith("not")]
+def findings_block(study: Study, table: pd.DataFrame, families: pd.DataFrame, *, ind: str, ood: str) -> str:
+    """What a reader may miss in the verdicts, a line each; what no family bears out is left out."""
+    values = families.pivot(index=["arm", "family"], columns="quantity", values="estimate")
     said: dict[str, list[str]] = {}
     for arm in dict.fromkeys(table["arm"]):
         if not {(arm, ind), (arm, ood)} <= set(values.index):
             continue
-        here = values.loc[arm].reindex([name for name in study.forget_sets if (arm, name) in values.index])
-        here["base"] = [trade_off.base_point(study, study.select(arm=arm, forget_set=name))[1] for name in here.index]
+        here = values.loc[arm].reindex([name for name in study.families if (arm, name) in values.index])
+        here["base"] = [trade_off.base_point(study, study.select(arm=arm, family=name))[1] for name in here.index]
         k_star, lost, share = here["k_star"], here["lost_to_references"], here["instance_share"]
-        counts = {
-            q: ((over["arm"] == arm) & (over["quantity"] == q)).sum() for q in sum(memorization.DRAWN.values(), ())
-        }
         ratio = here.loc[ood, "exposure_0"] / here.loc[ind, "exposure_0"]
         lines = {
             f"Fewer steps than `{ind}` take": _named(k_star[k_star < k_star[ind]]),
             "Forgetting costs more than going back to the base model, nats per token, of":
                 _named(lost[lost > here["base"]]),
-            "Half-way to k\\*, nats per token lost (below zero: gained)": _named(here.loc[[ind, ood], "lost_50"]),
+            "Half-way to k\\*, nats per token gained instead of lost": _named(-here["lost_50"][here["lost_50"] < 0]),
             "Hardly memorized (less than half of the exposure is the instance's own)":
                 _named(share[share < runs.MEMORIZED_SHARE]),
-            "Sets with a correlation beyond C5's margin":
-                ", ".join(f"{memorization.RHOS[q]} {n} of {len(here)}" for q, n in counts.items()),
-            "Supported in all draws of both kinds together":
-                _rows(table[table["verdict"] == "supported"], arm, "(all draws of both kinds)"),
             f"`{ood}` starts further from zero than `{ind}`, by a factor of": words.number(ratio, ".1f")
-                + "; for as many nats: " + _rows(table, arm, "steps that take as many nats"),
+                + "; " + _rows(table, arm, "InD repeated until"),
+            "As much in models that never saw the set":
+                "; ".join(_pair(table, arm, claim, what) for claim, what in
+                          (("C5", "memorization"), ("C6", "difficulty"))),
         }  # fmt: skip
         for title, text in lines.items():
-            said.setdefault(title, []).extend([f"{text} (`{arm}`)"] if text else [])
+            said.setdefault(title, []).extend([f"{text} (`{arm}`)"] if text.strip("; ") else [])
     return "\n".join(f"- **{title}:** {'; '.join(texts)}." for title, texts in said.items() if texts)
 
 
@@ -305,4 +303,11 @@ def _named(values: pd.Series) -> str:
 
 def _rows(table: pd.DataFrame, arm: str, part_of_statement: str) -> str:
     rows = table[(table["arm"] == arm) & table["statement"].str.contains(part_of_statement, regex=False)]
-    return ", ".join(f"{r.claim} {words.interval(r)} {r.unit} (n = {r.n}, {r.verdict})" for r in rows.itertuples())
+    return ", ".join(f"{r.statement}: {words.interval(r)} {r.unit}" for r in rows.itertuples())
+
+
+def _pair(table: pd.DataFrame, arm: str, claim: str, what: str) -> str:
+    rows = table[(table["arm"] == arm) & (table["claim"] == claim)].set_index("statement")["estimate"]
+    found = [rows[rows.index.str.startswith(f"the correlation in {side}")].mean() for side in ("models", "placebo")]
+    held, placebo = (words.number(np.tanh(z), ".2f") for z in found)
+    return f"rate with {what} {held}, there {placebo}"

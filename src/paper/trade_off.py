@@ -1,10 +1,11 @@
 """What forgetting costs: exposure in nats, performance lost in nats per token of held-out text.
 
-Tables of runs go in (`runs.run_table`), and the study itself where a whole trajectory is read. Figure functions return
-a figure, or in words why there is none; they draw the sets of `looks`, in its order.
+Tables of runs go in (`runs.run_table`), and the study itself where a whole trajectory is read. A family is the mean
+over its draws, a draw that over its models. Figure functions return a figure, or in words why there is none; they draw
+the families of `looks`, in its order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,17 +17,19 @@ from matplotlib.ticker import MaxNLocator
 from paper import look, marks, runs, words
 from paper.look import Look, Looks
 from paper.runs import Array, Run, Study, by_run
-from unlearning.core import performance, stats
+from unlearning.core import genex, performance
 
 SHARES = np.linspace(0.0, 1.5, 25)  # of k*, along a path: runs are followed closely to 1.5 k*
 AT = 16  # index of k* in SHARES
-STATES = {"θ0": 0, "k*": 1, "2k*": 2}  # at which translations are scored, in multiples of k*
+WHOLE = (0.5, 1.0)  # shares of k* at which all held-out sentences were scored, not the first ones alone
+BY_REPETITION = {"k_star": "steps to forget, k*", "lost_100": "held-out lost at k*, nats per token"}
 
 
 def paths(study: Study, some: Sequence[Run]) -> tuple[Array, Array]:
     """Exposure and loss to the references at SHARES of each run's k*: (n_runs, n_shares) nats and nats per token.
 
-    A run without k* is followed to its last step; it has to be left out of means.
+    A run without k* is followed to its last step; it has to be left out of means. Losses on the way come from the
+    sentences that are followed, moved by what all sentences say at WHOLE, in between by the line through them.
     """
     exposure, lost = np.empty((2, len(some), len(SHARES)))
     for i, run in enumerate(some):
@@ -35,7 +38,8 @@ def paths(study: Study, some: Sequence[Run]) -> tuple[Array, Array]:
         # loss to the reference = what θ0 has lost to it already + loss to θ0
         start, reference = study.scores(run.trained_with)[run.model], runs.reference_performance(study, run)
         gap = performance.performance_lost(unlearned=start, reference=reference)
-        lost[i] = gap + run.lost(at)
+        more = [run.lost_heldout(share) - run.lost(share * run.k_star) for share in WHOLE]
+        lost[i] = gap + run.lost(at) + np.interp(SHARES, [0, *WHOLE], [0, *np.nan_to_num(more)])
     return exposure, lost
 
 
@@ -57,66 +61,83 @@ def base_point(study: Study, some: Sequence[Run]) -> tuple[float, float]:
 
 
 def placebo_lost(study: Study, shares: Sequence[float]) -> pd.DataFrame:
-    """Lost by ascent on a set that a model never saw, after shares of the in-models' mean k*: arm, forget_set, model,
-    share, lost."""
+    """Lost by ascent on a set that a model never saw, after shares of the mean k* of the set's in-models: arm,
+    forget_set, model, family, share, lost."""
 
     def table(run: Run) -> pd.DataFrame:
         k_star = pd.Series([r.k_star for r in study.select(arm=run.arm, forget_set=run.forget_set)], dtype=float).mean()
-        return pd.DataFrame({"share": shares, "lost": run.lost(k_star * np.array(shares))})
+        return pd.DataFrame({"family": run.family, "share": shares, "lost": run.lost(k_star * np.array(shares))})
 
-    return by_run(study.select(role="placebo"), table, ["share", "lost"])
+    return by_run(study.select(role="placebo"), table, ["family", "share", "lost"])
 
 
 def retained_lost(study: Study) -> pd.DataFrame:
-    """Lost at k* on held-out text, on the core sample, and on other sets of the same kind that were kept: arm,
-    forget_set, model, where, lost, reason why there is no value."""
+    """Lost at k* on held-out text, on the core sample, and on the other sets of the same kind that the model holds:
+    arm, forget_set, model, family, where, lost, reason why there is no value."""
 
     def table(run: Run) -> pd.DataFrame:
-        kept = [split for split in run.performance if split.startswith("retained:")]
-        where = {"held-out": ["heldout_fixed"], "core sample": ["retain"], "same kind": kept}
-        lost = [np.mean([run.lost(run.k_star, split) for split in splits or [""]]) for splits in where.values()]
-        why = "k* not reached" if np.isnan(run.k_star) else "not scored on both sides of k*"
-        reasons = [why if splits else "the model holds no other set of the kind" for splits in where.values()]
-        return pd.DataFrame({"where": list(where), "lost": lost, "reason": np.where(np.isnan(lost), reasons, "")})
+        where = {"held-out": "heldout", "core sample": "retain", "same kind": "retained"}
+        lost = np.array([run.lost(run.k_star, split) for split in where.values()], dtype=float)
+        why = np.full(3, "k* not reached" if np.isnan(run.k_star) else "not scored on both sides of k*", dtype=object)
+        if not run.performance.get("retained", pd.Series(dtype=float)).notna().any():
+            why[2] = "the model holds no other set of the kind"
+        found = {"where": list(where), "lost": lost, "reason": np.where(np.isnan(lost), why, "")}
+        return pd.DataFrame({"family": run.family} | found)
 
-    return by_run(study.select(), table, ["where", "lost", "reason"])
-
-
-def bleu_table(study: Study) -> pd.DataFrame:
-    """BLEU (0 to 100) at STATES, on whole steps, where it was measured: arm, forget_set, model, state, bleu."""
-
-    def table(run: Run) -> pd.DataFrame:
-        steps = [multiple * run.k_star if multiple else 0 for multiple in STATES.values()]
-        return pd.DataFrame({"state": list(STATES), "bleu": [run.bleu_at(step) for step in steps]}).dropna()
-
-    return by_run(study.select(), table, ["state", "bleu"])
+    return by_run(study.select(), table, ["family", "where", "lost", "reason"])
 
 
-def few_sets(study: Study, arm: str, pair: Sequence[str]) -> list[str]:
-    """Sets that tell the story of an arm: the pair that claims compare, and of each kind the most repeated one."""
-    there = [name for name in study.forget_sets if study.select(arm=arm, forget_set=name)]
-    times = study.examples.groupby("forget_set")["repetitions"].first()
-    most = {study.kind(name): name for name in sorted(there, key=lambda name: times[name]) if times[name] > 1}
-    return [name for name in there if name in pair or name in most.values()]
+def _times(study: Study) -> pd.DataFrame:
+    # by family, in the order of the settings: kind and repetitions
+    first = study.examples.drop_duplicates("forget_set").set_index("forget_set")[["kind", "repetitions"]]
+    return pd.DataFrame({family: first.loc[names[0]] for family, names in study.families.items()}).T
+
+
+def few_families(study: Study, arm: str, pair: Sequence[str]) -> list[str]:
+    """Families that tell the story of an arm: the pair that claims compare, and of each kind the most repeated one."""
+    times = _times(study)[[bool(study.select(arm=arm, family=name)) for name in study.families]]
+    repeated = times[times["repetitions"] > 1].sort_values("repetitions", kind="stable")
+    most = dict(zip(repeated["kind"], repeated.index, strict=True))
+    return [name for name in times.index if name in pair or name in most.values()]
+
+
+def _by_draw(study: Study, arm: str, family: str) -> tuple[Array, Array]:
+    # (n_draws, n_shares) mean exposure and loss of each draw's runs that got to k* and whose loss there is known
+    some = study.select(arm=arm, family=family)
+    both, draw = np.stack(paths(study, some)), np.array([run.forget_set for run in some])
+    known = np.isfinite([run.k_star for run in some]) & np.isfinite(both[1, :, AT])
+    means = [both[:, known & (draw == name)].mean(axis=1) for name in dict.fromkeys(draw[known])]
+    exposure, lost = np.reshape(means, (-1, 2, len(SHARES))).transpose(1, 0, 2)
+    return exposure, lost
 
 
 def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks: Looks) -> Figure | str:
-    """Mean paths of a few sets from θ0 to k*, a panel an arm, each named at its end with what it has lost there; grey:
-    models that never saw the sets; star: the base models."""
-    drawn = {arm: [name for name in few_sets(study, arm, pair) if len(_reached(study, arm, name)[0])] for arm in arms}
+    """Mean paths of a few families from θ0 to k*, a panel an arm, each named at its end with what it has lost there.
+
+    Open marks: the same number of steps where the pair's sets were never seen; grey: models that never saw the sets;
+    star: the base models.
+    """
+    found = {arm: {name: _by_draw(study, arm, name) for name in few_families(study, arm, pair)} for arm in arms}
+    drawn = {arm: {name: both for name, both in some.items() if len(both[0])} for arm, some in found.items()}
     if not any(drawn.values()):
         return "no run of these arms got to k*"
     fig, axes = look.grid(1, len(drawn), height_in=2.9, sharey=True, sharex=True)
+    placebo = words.means(placebo_lost(study, [1.0]), "lost", by=["arm", "family", "forget_set"], confidence=0.95)
     ends: dict[Axes, dict] = {ax: {} for ax in axes[0]}
     for ax, (arm, names) in zip(axes[0], drawn.items(), strict=True):
         outside, base = [], []
-        for name in names:
-            exposure, lost = (values.mean(axis=0)[: AT + 1] for values in _reached(study, arm, name))
+        for name, both in names.items():
+            exposure, lost = (values.mean(axis=0)[: AT + 1] for values in both)
             ax.plot(exposure, lost, lw=2.0, **looks[name].line_kw)
-            ax.plot(0.0, lost[-1], mec="white", mew=0.6, ms=5, zorder=6, clip_on=False, **looks[name].point_kw)
+            mark = {"ms": 5, "zorder": 6, "clip_on": False} | looks[name].point_kw
+            ax.plot(0.0, lost[-1], mec="white", mew=0.6, **mark)
             ends[ax][f"{name} {words.number(lost[-1], '.2f')}"] = (0.0, lost[-1], looks[name].colour)
-            some = study.select(arm=arm, forget_set=name)
-            outside.append(reference_points(study, some[0].trained_with, name)["lost"])
+            unseen = placebo.loc[(placebo["arm"] == arm) & (placebo["family"] == name), "estimate"].mean()
+            if name in pair and np.isfinite(unseen):
+                ax.plot(0.0, unseen, **mark | {"mfc": "white", "ms": 4, "zorder": 5})
+                ends[ax][f"○ {name} {words.number(unseen, '.2f')}"] = (0.0, unseen, look.GREY)
+            some = study.select(arm=arm, family=name)
+            outside += [reference_points(study, some[0].trained_with, s)["lost"] for s in study.families[name]]
             base.append(base_point(study, some)[1])
         ax.axhspan(*pd.concat(outside).agg(["min", "max"]), color=look.FLOOR, lw=0, zorder=0)
         if np.isfinite(base).all():
@@ -128,76 +149,126 @@ def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks
     axes[0, 0].invert_xaxis()
     axes[0, 0].set_xlim(right=0)
     axes[0, 0].set_ylabel("held-out lost to the references,\nnats per token")
+    fig.supxlabel("\n\n\n", fontsize=6.0)  # the room that the note takes decides which names would overlap
     for ax, names in ends.items():
+        marks.loss_scale(ax)
         marks.label_ends(ax, names)
     return fig
 
 
-def _reached(study: Study, arm: str, name: str) -> tuple[Array, Array]:
-    # paths of the runs that got to k* and whose loss there is known
-    exposure, lost = paths(study, [run for run in study.select(arm=arm, forget_set=name) if np.isfinite(run.k_star)])
-    known = np.isfinite(lost[:, AT])
-    return exposure[known], lost[known]
-
-
-def every_set(study: Study, *, arms: Sequence[str], looks: Looks) -> Figure | str:
-    """Path of every run of every set to 1.5 k*, thin, and of their mean, thick, with its interval at k*; a panel an
-    arm; crosses: references, stars: the base in the colour of a set."""
-    drawn = {arm: [name for name in looks if study.select(arm=arm, forget_set=name)] for arm in arms}
-    if not any(drawn.values()):
+def every_draw(
+    study: Study, table: pd.DataFrame, panels: Mapping[str, Sequence[tuple[str, str]]], looks: Looks
+) -> Figure | str:
+    """Path of every draw of each panel's (arm, family) pairs to 1.5 k*, thin, and of the family, thick, with its
+    interval at k* (column lost_to_references of `table`); crosses: references, stars: the base, dotted: censored."""
+    drawn = {title: [pair for pair in pairs if study.select(arm=pair[0], family=pair[1])]
+             for title, pairs in panels.items()}  # fmt: skip
+    drawn = {title: pairs for title, pairs in drawn.items() if pairs}
+    if not drawn:
         return "no run of these arms"
-    fig, axes = look.grid(1, len(drawn), height_in=3.3, sharex=True, sharey=True)
-    for ax, (arm, names) in zip(axes[0], drawn.items(), strict=True):
-        for name in names:
-            _set_paths(ax, study, study.select(arm=arm, forget_set=name), looks[name])
+    columns = min(len(drawn), 4)
+    fig, axes = look.grid(-(-len(drawn) // columns), columns, height_in=1.7, sharex=True, sharey=True)
+    means = marks.family_means(table, "lost_to_references", by=["arm", "family"], confidence=study.confidence)
+    for ax, (title, pairs) in zip(axes.flat, drawn.items(), strict=False):
+        for arm, name in pairs:
+            _draws(ax, study, arm, name, looks[name])
+            at = means[(means["arm"] == arm) & (means["family"] == name)].dropna(subset="estimate")
+            marks.intervals(ax, [0.0] * len(at), at, looks[name], zorder=6)
+        ax.set_title(title, loc="left", fontsize=7)
+    for ax in axes.flat:
+        ax.set_visible(bool(ax.lines))
         marks.zero_line(ax)
         marks.zero_line(ax, vertical=True)
-        marks.loss_scale(ax)
-        ax.set_title(arm, loc="left")
-        ax.set_xlabel("GenEx remaining, nats (falls →)" if len(drawn) < 3 else "GenEx, nats (falls →)")
+    marks.loss_scale(axes[0, 0])
     axes[0, 0].invert_xaxis()
-    axes[0, 0].set_ylabel("held-out lost to the references,\nnats per token")
-    shown = look.only(looks, set().union(*drawn.values()))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("lost, nats\nper token", fontsize=7)
+    for ax in axes[-1]:
+        ax.set_xlabel("GenEx, nats (falls →)", fontsize=7)
+    shown = look.only(looks, {name for pairs in drawn.values() for _, name in pairs})
     handles = {name: Line2D([], [], lw=1.8, **style.line_kw) for name, style in shown.items()}
     handles["references"] = Line2D([], [], ls="none", ms=6, marker="+", color=look.GREY)
     marks.legend(fig, handles | {"base model": Line2D([], [], ls="none", ms=6, marker="*", color=look.INK)})
     return fig
 
 
-def _set_paths(ax: Axes, study: Study, some: Sequence[Run], style: Look) -> None:
-    exposure, lost = paths(study, some)
-    there = np.array([np.isfinite(run.k_star) for run in some])
-    for x, y, reached in zip(exposure, lost, there, strict=True):
-        ax.plot(x, y, lw=0.4, **({"alpha": 0.35, **style.line_kw} if reached else {"color": look.GREY, "ls": ":"}))
-    points = reference_points(study, some[0].trained_with, some[0].forget_set)
-    ax.plot(points["exposure"], points["lost"], "+", color=look.GREY, ms=4, mew=0.7, zorder=4)
-    ax.plot(*base_point(study, some), "*", ms=8, color=style.colour, mec="white", mew=0.5, zorder=5)
-    if there.any():
-        ax.plot(exposure[there].mean(axis=0), lost[there].mean(axis=0), lw=1.6, **style.line_kw)
-        at = pd.DataFrame([vars(stats.t_interval(lost[there, AT], confidence=study.confidence))])
-        marks.intervals(ax, [exposure[there, AT].mean()], at, style, zorder=6)
+def _draws(ax: Axes, study: Study, arm: str, family: str, style: Look) -> None:
+    some = study.select(arm=arm, family=family)
+    for x, y in zip(*paths(study, [run for run in some if np.isnan(run.k_star)]), strict=True):
+        ax.plot(x, y, lw=0.4, color=look.GREY, ls=":")
+    for name in dict.fromkeys(run.forget_set for run in some):
+        points = reference_points(study, some[0].trained_with, name)
+        ax.plot(points["exposure"], points["lost"], "+", color=look.GREY, ms=3, mew=0.4, alpha=0.5, zorder=1)
+    exposure, lost = _by_draw(study, arm, family)
+    ax.plot(exposure.T, lost.T, lw=0.5, alpha=0.6, **style.line_kw)
+    if len(lost):
+        ax.plot(exposure.mean(axis=0), lost.mean(axis=0), lw=1.6, **style.line_kw)
+    ax.plot(*base_point(study, some), "*", ms=7, color=style.colour, mec="white", mew=0.5, zorder=5)
 
 
-def cross(table: pd.DataFrame, *, arms: Sequence[str], looks: Looks) -> Figure | str:
-    """Loss at k* with its interval (a row of `table`), a row a set and a mark an arm: training and method as factors.
-    Sets of one arm alone are left out where others have more."""
-    counts = table["forget_set"].value_counts()
-    names = [*look.only(looks, counts.index[counts > 1])] or [*look.only(looks, counts.index)]
-    if not names:
-        return "no run got to k*"
-    fig, ((ax,),) = look.grid(height_in=0.9 + 0.4 * len(names))
-    shapes = dict(zip(arms, look.ARM_MARKERS * 3, strict=False))
-    for shift, arm in zip(np.linspace(-0.36, 0.36, len(arms)) if len(arms) > 1 else [0.0], arms, strict=True):
-        for at, name in enumerate(names):
-            rows = table[(table["arm"] == arm) & (table["forget_set"] == name)].dropna(subset=["estimate"])
-            marks.intervals(ax, [at + shift] * len(rows), rows, Look(looks[name].colour, marker=shapes[arm]), flat=True)
-    for edge in np.arange(len(names) - 1) + 0.5:
-        ax.axhline(edge, color="#e6e6e6", lw=0.5)
-    marks.name_rows(ax, names)
-    marks.zero_line(ax, vertical=True)
-    marks.loss_scale(ax, "x")
-    ax.set_xlabel("held-out lost to θ0 at k*, nats per token")
-    marks.legend(fig, {arm: Line2D([], [], ls="none", marker=shapes[arm], color=look.INK, ms=5) for arm in arms})
+def cross(inside: pd.DataFrame, *, arms: Sequence[str], families: Sequence[str], confidence: float) -> Figure | str:
+    """Loss at k* by arm, training and method as factors: a panel a family of those that most arms unlearned, and of it
+    the draws that all of these arms did."""
+    n_arms = inside.groupby("family")["arm"].nunique().reindex(families).fillna(0)
+    by_draw = inside.groupby(["family", "forget_set"])["arm"].nunique()
+    shared = by_draw.index[by_draw == max(n_arms.max(), 2)]
+    rows = inside[inside["forget_set"].isin(shared.get_level_values("forget_set"))]
+    tones = {arm: Look(look.INK, marker=look.ARM_MARKERS[i % len(look.ARM_MARKERS)]) for i, arm in enumerate(arms)}
+    how = {"by": "family", "rows": "arm", "xlabel": "held-out lost to θ0 at k*, nats per token", "loss": True}
+    return marks.forests(rows, "lost_100", tones, families, confidence=confidence, **how)
+
+
+def lost_at_removed(run: Run, nats: float) -> float:
+    """Held-out lost against θ0, nats per token, once the set's mean ℓ has fallen by so many nats; NaN if never."""
+    removed = (run.log_likelihoods[0] - run.log_likelihoods).mean(axis=1)
+    return float(run.lost(genex.steps_to_forget(nats - removed, run.steps)))
+
+
+def at_equal_removal(study: Study) -> pd.DataFrame:
+    """Lost where equally many nats are removed, in each kind with several numbers of repetitions: as many as its least
+    exposed family has to lose (mean over its runs). arm, forget_set, model, family, kind, nats, lost."""
+    times, table = _times(study), study.table[study.table["role"] == "in"]
+    start = table.groupby(["arm", "family"])["exposure_0"].mean()
+
+    def row(run: Run) -> pd.DataFrame:
+        kind = times["kind"][run.family]
+        alike = start[run.arm].reindex(times.index[times["kind"] == kind]).dropna()
+        if times["repetitions"][alike.index].nunique() < 2:
+            return pd.DataFrame()
+        found = {"family": run.family, "kind": kind, "nats": alike.min(), "lost": lost_at_removed(run, alike.min())}
+        return pd.DataFrame([found])
+
+    return by_run(study.select(), row, ["family", "kind", "nats", "lost"])
+
+
+def repetition(study: Study, inside: pd.DataFrame, looks: Looks) -> Figure | str:
+    """Steps and loss against how often a set stood in training: a row an arm, a line a kind, faint points the draws."""
+    table = inside.join(_times(study), on="family").assign(at=lambda rows: np.log2(rows["repetitions"].astype(float)))
+    table = table[table.groupby(["arm", "kind"])["repetitions"].transform("nunique") > 1]
+    arms, kinds = (list(dict.fromkeys(table[column])) for column in ("arm", "kind"))
+    if not arms:
+        return "no arm has two families of one kind that differ in repetitions"
+    fig, axes = look.grid(len(arms), 2, height_in=1.75, sharex=True)
+    for row, arm in zip(axes, arms, strict=True):
+        row[0].set_title(f"arm {arm}", loc="left")
+        for ax, (column, label) in zip(row, BY_REPETITION.items(), strict=True):
+            for shift, kind in zip((-0.1, 0.1, 0.3, -0.3), kinds, strict=False):
+                rows = table[(table["arm"] == arm) & (table["kind"] == kind)]
+                means = marks.family_means(rows, column, by=["at", "family"], confidence=study.confidence)
+                line = means.groupby("at")["estimate"].mean()
+                ax.plot(line.index + shift, line, lw=1.0, label=look.KINDS[kind][0], **looks[kind].line_kw)
+                for name, mine in means.groupby("family"):
+                    draws = rows[rows["family"] == name].groupby("forget_set")[["at", column]].mean()
+                    faint = {"color": looks[name].colour, "ms": 3, "alpha": 0.5, "mew": 0}
+                    ax.plot(draws["at"] + shift + 0.07, draws[column], ".", **faint)
+                    marks.intervals(ax, mine["at"] + shift, mine, looks[name])
+            ax.set_ylabel(look.wrapped(label, 24))
+        marks.loss_scale(row[1])
+    times = np.unique(table["at"])
+    axes[-1, 0].set_xticks(times, [f"{2**at:.0f}" for at in times])
+    for ax in axes[-1]:
+        ax.set_xlabel("repetitions in training")
+    marks.legend(fig, marks.labelled(axes[:, 0], looks))
     return fig
 
 
@@ -206,19 +277,21 @@ def first_update(inside: pd.DataFrame, *, arms: Sequence[str], looks: Looks, con
     here = [arm for arm in arms if (inside["arm"] == arm).any()]
     if not here:
         return "first updates were not recorded"
+    looks = look.only(looks, set(inside["family"]))
     fig, axes = look.grid(len(here), 2, height_in=0.9 + 0.19 * len(looks), gridspec_kw={"width_ratios": [1, 1.15]})
     for (left, right), arm in zip(axes, here, strict=True):
         rows = inside[inside["arm"] == arm]
         for name, style in looks.items():
-            of_set = rows[rows["forget_set"] == name]
-            points = {"ms": 4, "alpha": 0.8, "mew": 0, **style.point_kw}
-            left.plot(of_set["predicted_change"], of_set["observed_change"], **points)
+            mine = rows[rows["family"] == name]
+            points = {**style.point_kw, "ms": 3, "alpha": 0.6, "mew": 0}
+            left.plot(mine["predicted_change"], mine["observed_change"], **points)
         left.axline((0, 0), slope=1, color=look.GREY, lw=0.8, ls="--", zorder=1)
         left.xaxis.set_major_locator(MaxNLocator(3))
         left.set_title(arm, loc="left")
         left.set_ylabel("observed, nats per token")
-        cosines = words.means(rows, "cosine", by=["forget_set"], confidence=confidence)
-        marks.forest(right, cosines, [(rows, ".")], "cosine", looks)
+        cosines = marks.family_means(rows, "cosine", by=["family"], confidence=confidence)
+        each = rows.groupby(["family", "forget_set"])["cosine"].mean().reset_index()
+        marks.forest(right, cosines, each, "cosine", looks)
         right.xaxis.set_major_locator(MaxNLocator(4))
         marks.zero_line(right, vertical=True)
     axes[-1, 0].set_xlabel("predicted change of held-out\nloss, nats per token")

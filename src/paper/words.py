@@ -34,17 +34,19 @@ def means(
 
 
 def number(value: float, form: str = ".3g", nothing: str = "unknown") -> str:
-    """A number for a reader: three significant digits unless `form` says otherwise, a real minus sign."""
+    """A number for a reader: three significant digits unless `form` says otherwise, a real minus sign, ∞."""
     form = ".0f" if form == ".3g" and abs(value) >= 1000 else form
-    return f"{value:{form}}".replace("-", "−") if np.isfinite(value) else nothing
+    said = "∞" if value > 0 else "-∞"
+    return nothing if np.isnan(value) else (said if np.isinf(value) else f"{value:{form}}").replace("-", "−")
 
 
 def interval(row, form: str = ".3g") -> str:
-    """'0.21 [0.15, 0.27]' of whatever has estimate, low and high; a lower bound where its reason says so; or a dash."""
+    """'0.21 [0.15, 0.27]' of whatever has estimate, low and high; a bound where its reason says so; or a dash."""
+    reason = str(getattr(row, "reason", ""))
+    sign = "≥ " if "a lower bound" in reason else "≤ " if "an upper bound" in reason else ""
     text = number(row.estimate, form, "–")
-    if np.isfinite(row.low):
-        return f"{text} [{number(row.low, form)}, {number(row.high, form)}]"
-    return f"≥ {text}" if "lower bound" in str(getattr(row, "reason", "")) and text != "–" else text
+    text = text if text == "–" else sign + text
+    return text if np.isnan(row.low) else f"{text} [{number(row.low, form)}, {number(row.high, form)}]"
 
 
 def mean(row, unit: str, form: str = ".2f") -> str:

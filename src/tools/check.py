@@ -35,8 +35,8 @@ COLUMNS |= {"log_likelihood": 8.0, "k_star|^step$": 3.0, "k95": 4.0, "last_step"
 OTHERWISE = 1.0  # nats, for every other number
 RELATIVE = 0.1  # of the committed value, where that is more
 MAY_DIFFER = 0.05  # share of a table's rows that may lie outside; a verdict may not
-KEYS = "track trained_with model forget_set method role step split example_id left_out epoch kind origin arm claim"
-KEYS = set(f"{KEYS} base column reason unit reference quantity".split())
+KEYS = "track trained_with model forget_set family method role step split example_id position left_out epoch kind"
+KEYS = set(f"{KEYS} origin arm claim part base column reason unit reference quantity".split())
 
 
 def unfit() -> Iterator[str]:

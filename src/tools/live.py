@@ -49,10 +49,10 @@ def settings(*, full: bool | None = None, **given: Any) -> Any:
 
 
 def overlay(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Settings with changes laid over them: whole sets, ascents and pre-trained models, else key by key."""
+    """Settings with changes laid over them, key by key; sets, populations, ascents and pre-trained models are whole."""
 
     def merged(name: str, new: Any) -> Any:
-        whole = name in ("forget_sets", "ascents") or (name == "model" and "path" in new)
+        whole = name in ("forget_sets", "populations", "ascents") or (name == "model" and "path" in new)
         blocks = isinstance(params.get(name), dict) and isinstance(new, dict)
         return overlay(params[name], new) if blocks and not whole else new
 

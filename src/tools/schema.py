@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, create_model
 
 from unlearning.data.design import BASE
-from unlearning.data.kinds import KINDS, POPULATIONS
+from unlearning.data.kinds import KINDS, PILOTS, POPULATIONS, family_names
 
 
 class Block(BaseModel):
@@ -52,16 +52,22 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"Did you mean '{close[0]}'?" if close else otherwise
 
 
-def _name_in(block: str, what: str) -> Any:
-    """A name that stands in another block of the file; all of the file is the context of its validation."""
+def _known(block: str, what: str, names: Callable[[dict[str, Any]], Iterable[str]] = list) -> Any:
+    """A name that another block of the file makes; all of the file is the context of its validation."""
 
     def unknown(name: str, info: ValidationInfo) -> str:
-        known = info.context.get(block)
-        choices = list(map(str, known if isinstance(known, dict) else [name]))
-        told = f"Unknown {what}. {did_you_mean(name, choices, 'Take one of ' + ', '.join(choices))}"
-        return "" if name in choices else told
+        found = info.context.get(block)
+        choices = list(map(str, names(found) if isinstance(found, dict) else [name]))
+        told = did_you_mean(name, choices, f"Take one of {', '.join(choices[:16])}{' …' if choices[16:] else ''}")
+        return "" if name in choices else f"Unknown {what}. {told}"
 
     return Annotated[str, _rule(unknown)]
+
+
+def _sets(blocks: dict[str, Any]) -> list[str]:
+    """Names of the forget sets that well-formed families make."""
+    whole = {n: b for n, b in blocks.items() if isinstance(b, dict) and isinstance(b.get("draws", 1), int)}
+    return [name for names in family_names(whole).values() for name in names]
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -72,13 +78,15 @@ NegativeFloat = Annotated[float, Field(lt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NoEffect = Annotated[float, _rule(lambda value, _: value != 0 and "It has no effect here: write 0.0")]
-_RESERVED = {BASE, "model", "pilot", "heldout", "retain", "validation", "core", "public", "reserve"}
+_RESERVED = {BASE, *PILOTS, "model", "heldout", "retain", "validation", "core", "public", "reserve"}
 _taken = _rule(lambda n, _: (n in _RESERVED or n in POPULATIONS) and "Tables use this name. Rename the set")
 _letters = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 _odd = _rule(lambda n, _: not _letters.fullmatch(n) and "Rename it: small letters, digits and single hyphens")
 Name = Annotated[str, _odd]
 _size = _rule(lambda n, _: (n != "whole" if isinstance(n, str) else n < 1) and "Write whole, or a whole number from 1")
-SetName, ArmName = _name_in("forget_sets", "forget set"), _name_in("arms", "arm")
+SetName, Family = _known("forget_sets", "forget set", _sets), _known("forget_sets", "family")
+Ascended = _known("forget_sets", "family or forget set", lambda blocks: dict.fromkeys([*blocks, *_sets(blocks)]))
+ArmName = _known("arms", "arm")
 Two = Field(min_length=2, max_length=2)
 Some = Field(min_length=1)
 Drawn = Literal[tuple(name for name, kind in KINDS.items() if kind["draw"])]
@@ -96,12 +104,13 @@ CORPUS = block(
         "public_share": Share,
     },
     path=(_path_in("own/corpus") | None, None),
+    second_language=(str | None, None),
     limit=(Positive | None, None),
     preview=(NotNegative, 0),
 )
 
-# Forget sets: drawn by the study, or a JSONL file of the user's.
-DRAWN = block({"kind": Drawn, "size repetitions": Positive})
+# Families of forget sets: drawn by the study, once or several times, or a JSONL file of the user's.
+DRAWN = block({"kind": Drawn, "size repetitions": Positive}, draws=(Annotated[int, Field(ge=2, le=26)], None))
 OWN = block({"kind": Literal["own"], "path": _path_in("own/forget_sets"), "repetitions": Positive})
 
 # A model: a new T5, a folder of the user's, or one commit of a repository of the Hugging Face hub.
@@ -137,7 +146,7 @@ TRAINING = LOSS | {
 }
 ADAMW_TRAINING = block(TRAINING | ADAMW | {"weight_decay": NotNegativeFloat})
 ADAFACTOR_TRAINING = block(TRAINING | ADAFACTOR | {"weight_decay": NoEffect})
-PARTNERS = block({"optimizer": Optimizer, "models": Positive, "repeats": NotNegative, "forget_sets": list[SetName]})
+PARTNERS = block({"models": Positive, "repeats": NotNegative, "forget_sets": list[SetName]})
 
 # Arms: models of one training, unlearned by one method; `rate` multiplies the learning rate.
 ARM = block(
@@ -153,14 +162,22 @@ ARMS = (
 
 PILOT = {"size k_max": Positive, "arms": Annotated[list[ArmName], Some], "grid": Annotated[list[PositiveFloat], Some]}
 UNLEARN = {
-    "k_max heldout_fixed retain bleu_sentences bleu_tokens follow_every followed placebo_models": Positive,
+    "k_max heldout_fixed retain bleu_sentences bleu_tokens follow_every followed": Positive,
     "dropout": NoEffect,
     "batch": Annotated[int | str, _size],
     "beyond": Annotated[float, Field(ge=1, le=2)],
-    "placebo": list[_name_in("ascents", "ascent")],
+    "placebo": list[ArmName],
+}
+DESIGN = {
+    "models in_models placebo_models": Positive,
+    "min_free_columns": NotNegative,
+    "largest_alias": Annotated[float, Field(gt=0, le=1)],
+    "tokens_per_example": PositiveFloat | None,
+    "token_tolerance": Share,
 }
 DELTA = {
-    "C1_auc C1_outside C5_rho C6_rho identifiable_rho": Share,
+    "C1_auc C5_rho C6_rho identifiable_rho": Share,
+    "C1_outside": Annotated[list[Share], Two],
     "C2_share_of_k_star C3_nats_per_token C4_nats_per_token": PositiveFloat,
 }
 
@@ -176,14 +193,16 @@ Settings = block(
             dict[Annotated[Name, _taken], Annotated[DRAWN | OWN, Field(discriminator="kind")]], Some
         ],
         "populations": Annotated[dict[Populated, Positive], Some],
-        "design": block({"models": Positive, "min_free_columns": NotNegative}),
+        "design": block(DESIGN),
         "model": MODEL,
         "base": Annotated[ADAMW_TRAINING | ADAFACTOR_TRAINING, Field(discriminator="optimizer")],
         "train": block({"exact_partners": PARTNERS, "adamw": ADAMW_TRAINING, "adafactor": ADAFACTOR_TRAINING}),
         "arms": dict[Name, Annotated[ARMS, Field(discriminator="optimizer")]],
         "pilot": block(PILOT | {"k_star": Annotated[list[Positive], Two]}),
         "unlearn": block(UNLEARN),
-        "ascents": Annotated[dict[Name, block({"forget_set": SetName, "arm": ArmName})], Some],
-        "claims": block({"ind ood": SetName, "headline": list[ArmName], "confidence": Share, "delta": block(DELTA)}),
+        "ascents": Annotated[dict[ArmName, Annotated[list[Ascended], Some]], Some],
+        "claims": block(
+            {"ind ood level": Family, "headline": list[ArmName], "confidence": Share, "delta": block(DELTA)}
+        ),
     }
 )

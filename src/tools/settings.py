@@ -5,6 +5,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings, did_you_mean
 from unlearning.data.design import assign_columns
 from unlearning.data.jsonl import read_examples
-from unlearning.data.kinds import KINDS
+from unlearning.data.kinds import KINDS, draws, family_names
 from unlearning.errors import StudyError
 
 PARAMS = "params.yaml"
@@ -92,6 +93,7 @@ def _explain(place: Place, error: Any) -> str:
     if expected := context.get("expected") or context.get("expected_tags"):
         is_what = f"unknown key '{name}'." if "[key]" in error["loc"] else is_what
         return f"{is_what} Take one of {expected}."
+    is_what = f"{name}:" if "[key]" in error["loc"] else is_what
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "It should")
     return f"{is_what} {message}{'' if message.endswith('?') else '.'}"
 
@@ -101,35 +103,66 @@ def _explain(place: Place, error: Any) -> str:
 
 def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
     """Each place where one block contradicts another, and what mends it."""
+    blocks = {name: spec.model_dump(exclude_none=True) for name, spec in s.forget_sets.items()}
+    families = family_names(blocks)
+    clashes = [(n, f) for f, names in families.items() for n in names if n != f and n in blocks]
+    yield from ((("forget_sets", n), f"is also the name of a draw of {f}. Rename one of them.") for n, f in clashes)
+    if clashes:  # all else speaks of sets by their names
+        return
     half, corpus = s.design.models // 2, s.corpus
     if corpus.name == "jsonl" and not corpus.path:
         yield ("corpus", "path"), "name the JSONL file of your corpus here."
-    limits: dict[Place, tuple[int, int, str]] = {
+    yield from _design_mistakes(s, {name: block["kind"] for name, block in draws(blocks).items()})
+    yield from _language_mistakes(s)
+    limits: dict[Place, tuple[float, float, str]] = {
         ("corpus", "min_words"): (corpus.min_words, corpus.max_words, "corpus.max_words is"),
         ("unlearn", "retain"): (s.unlearn.retain, corpus.core, "corpus.core is"),
         ("unlearn", "heldout_fixed"): (s.unlearn.heldout_fixed, corpus.heldout, "corpus.heldout is"),
         ("unlearn", "bleu_sentences"): (s.unlearn.bleu_sentences, corpus.heldout, "corpus.heldout is"),
         ("unlearn", "followed"): (s.unlearn.followed, min(s.populations.values()), "the smallest population has"),
-        ("unlearn", "placebo_models"): (s.unlearn.placebo_models, half, "models that never saw a set:"),
         ("train", "exact_partners", "models"): (s.train.exact_partners.models, half, "models that hold a set:"),
         ("pilot", "k_star", 0): (*s.pilot.k_star, "the second step is"),
         ("pilot", "k_star", 1): (s.pilot.k_star[1], s.pilot.k_max, "pilot.k_max is"),
+        ("claims", "delta", "C1_outside", 0): (*s.claims.delta.C1_outside, "the upper share is"),
     }
     for place, (value, limit, why) in limits.items():
         if value > limit:
             yield place, f"is too large ({why} {limit}). Lower it."
     if s.unlearn.bleu_tokens < corpus.max_tokens:
         yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {corpus.max_tokens}. Raise it."
-    for kind in sorted(name for name, kind in KINDS.items() if kind["population"] and name not in s.populations):
-        yield ("populations",), f"how many examples of kind {kind} shall no model see? Write {kind}: 2000."
-    kinds = {name: spec.kind for name, spec in s.forget_sets.items()}
+    for kind in sorted(name for name, rules in KINDS.items() if rules["population"] and name not in s.populations):
+        yield ("populations",), f"how many examples of kind {kind} shall no model see? Write {kind}: 128."
+    yield from _arm_mistakes(s)
+    yield from _ascent_mistakes(s, families)
+
+
+def _design_mistakes(s: Settings, kinds: dict[str, str]) -> Iterator[tuple[Place, str]]:
+    """kinds: forget set -> kind."""
+    design, half = s.design, s.design.models // 2
+    room = {"min_free_columns": design.min_free_columns, "largest_alias": design.largest_alias}
     try:
-        assign_columns(kinds, models=s.design.models, min_free_columns=s.design.min_free_columns)
+        assign_columns(kinds, models=design.models, **room)
     except StudyError as error:
         yield ("design", "models"), str(error)
-    yield from _arm_mistakes(s)
-    if s.claims.ind == s.claims.ood:
-        yield ("claims", "ood"), f"is {s.claims.ind}, as ind is: nothing to compare. Take another set."
+    a_set = {
+        "in_models": design.in_models,
+        "placebo_models": -(-design.placebo_models // min(Counter(kinds.values()).values())),
+    }
+    for (key, models), side in zip(a_set.items(), ("hold", "never saw"), strict=True):
+        if models > half:
+            yield ("design", key), f"takes {models} models a set, and {half} {side} it. Lower it."
+
+
+def _language_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
+    corpus = s.corpus
+    if corpus.second_language and corpus.name != "localisation":
+        yield ("corpus", "second_language"), f"a corpus of {corpus.name} has one source language. Write null."
+    if corpus.second_language in (corpus.source_language, corpus.target_language):
+        yield ("corpus", "second_language"), f"is {corpus.second_language}, as another one is. Take a third."
+    for name, spec in s.forget_sets.items():
+        if spec.kind == "language" and not corpus.second_language:
+            message = "there is no second language to draw it from. Name corpus.second_language, or take the set out."
+            yield ("forget_sets", name), message
 
 
 def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
@@ -143,17 +176,31 @@ def _arm_mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         if unlike := sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)):
             message = f"is {arm.method}, as {first} is, with another {', '.join(unlike)}. Rename its method."
             yield ("arms", name, "method"), message
-    pairs: dict[tuple[str, str], str] = {}
-    for name, ascent in s.ascents.items():
-        first = pairs.setdefault((ascent.forget_set, ascent.arm), name)
-        if first != name:
-            yield ("ascents", name), f"is {ascent.forget_set} in {ascent.arm}, as {first} is. Take one out."
-    for i, name in enumerate(s.claims.headline):
-        if s.arms[name].rate != 1:
-            yield ("claims", "headline", i), f"{name} has rate {s.arms[name].rate:g}. A headline arm has rate 1."
-        for forget_set in (s.claims.ind, s.claims.ood):
-            if (forget_set, name) not in pairs:
-                message = f"{forget_set} has no ascent in {name}. Add one under ascents, or take the arm out."
+
+
+def _ascent_mistakes(s: Settings, families: dict[str, list[str]]) -> Iterator[tuple[Place, str]]:
+    claims, ascended = s.claims, {arm: dict[str, str]() for arm in s.ascents}
+    for arm, listed in s.ascents.items():
+        for i, entry in enumerate(listed):
+            names = families.get(entry, [entry])
+            if twice := [name for name in names if name in ascended[arm]]:
+                yield (
+                    ("ascents", arm, i),
+                    f"{twice[0]} stands there already, as {ascended[arm][twice[0]]}. Take one out.",
+                )
+            ascended[arm] |= dict.fromkeys(names, entry)
+    for i, arm in enumerate(s.unlearn.placebo):
+        if arm not in s.ascents:
+            yield ("unlearn", "placebo", i), f"nothing is unlearned in {arm}. Add it under ascents, or take it out."
+    for key, other in (("ood", claims.ind), ("level", claims.ood)):
+        if getattr(claims, key) == other:
+            yield ("claims", key), f"is {other} once more: nothing to compare. Take another family."
+    for i, arm in enumerate(claims.headline):
+        if s.arms[arm].rate != 1:
+            yield ("claims", "headline", i), f"{arm} has rate {s.arms[arm].rate:g}. A headline arm has rate 1."
+        for family in (claims.ind, claims.ood, claims.level):
+            if not set(families[family]) & set(ascended.get(arm, [])):
+                message = f"{family} is not unlearned in {arm}. Add it under ascents, or take the arm out."
                 yield ("claims", "headline", i), message
 
 

@@ -32,10 +32,11 @@ def interpolate(values: Array, steps: Array, at: float) -> Array | float:
     return result if values.ndim > 1 else float(result)
 
 
-def followed_at(scored: ArrayLike, steps: ArrayLike) -> Array:
-    """Whether each of `steps` lies between two scored steps no further apart than the first two, or on one.
+def followed_at(scored: ArrayLike, steps: ArrayLike, *, gap: float) -> Array:
+    """Whether each of `steps` lies between two scored steps at most `gap` apart, or on one.
 
-    A run is followed to 1.5 k* and scored once more, at 2 k*: what lies between was not measured.
+    A run is followed every few steps (`gap`), on both sides of k*, and once more at 2 k*: between its last followed
+    step and 2 k* nothing was measured, and no line is drawn.
     scored: (states,), whole steps, ascending, at least one. steps: (n,) or a number, fractions too; NaN is never.
     Returns (n,) of bool. Source: this study.
     """
@@ -43,5 +44,4 @@ def followed_at(scored: ArrayLike, steps: ArrayLike) -> Array:
     last = len(scored) - 1
     below = scored[np.clip(np.searchsorted(scored, steps, side="right") - 1, 0, last)]
     above = scored[np.clip(np.searchsorted(scored, steps), 0, last)]
-    usual = scored[1] - scored[0] if last else 0.0
-    return (below <= steps) & (steps <= above) & (above - below <= usual)
+    return (below <= steps) & (steps <= above) & (above - below <= gap)

@@ -91,10 +91,10 @@ def likelihood_ratio_score(*, log_likelihoods: Array, inside: Array, outside: Ar
     Returns (..., n) nats. Source: Carlini et al. 2022, likelihood-ratio attack, section V (global variance).
     """
 
-    # log N(ℓ(x); μ_x, σ²), σ² pooled over examples: a few models do not tell each example's own
+    # log N(ℓ(x); μ_x, σ²), without the constant; σ² pooled over examples: a few models do not tell each example's own
     def log_density(population: Array) -> Array:
-        sd = np.sqrt(np.mean(np.var(population, axis=0, ddof=1)))
-        return stats.norm.logpdf(log_likelihoods, np.mean(population, axis=0), max(sd, 1e-9))
+        sd = max(np.sqrt(np.mean(np.var(population, axis=0, ddof=1))), 1e-9)
+        return -np.log(sd) - ((log_likelihoods - np.mean(population, axis=0)) / sd) ** 2 / 2
 
     return log_density(inside) - log_density(outside)
 

@@ -1,15 +1,17 @@
-"""Intervals, tests and verdicts. The resampling unit is a model; nothing here pretends that examples are.
+"""Intervals over models of one set, correlations, and verdicts. Contrasts of kinds of sets: `draws`.
 
 Values come one a model, (n_models,), in any unit, which is that of estimates and limits; p is a probability.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive")
+VERDICTS = ("supported", "small", "equivalent", "contradicted", "inconclusive")
+NOT_BORNE_OUT, NOT_COMPUTED = "not borne out", "not computed"  # of a claim of several parts; without an interval
 
 
 @dataclass(frozen=True)
@@ -38,40 +40,6 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     # mean ± t(n − 1) · s / √n
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Interval(mean, float(mean - half), float(mean + half), len(values))
-
-
-def p_beyond(values: ArrayLike, *, delta: float = 0.0) -> float:
-    """Two-sided p of |mean| ≤ delta, in the unit of the (n_models,) values, as `t_interval`. Source: Student 1908."""
-    values = _finite(values)
-    if len(values) < 2:
-        return float("nan")
-    # t = (|mean| − δ) / (s / √n)
-    se, excess = values.std(ddof=1) / np.sqrt(len(values)), abs(values.mean()) - delta
-    if se == 0:
-        return 0.0 if excess > 0 else 1.0
-    return float(min(1.0, 2 * stats.t.sf(excess / se, len(values) - 1)))
-
-
-def sign_flip_p(values: ArrayLike, *, delta: float = 0.0) -> float:
-    """Exact two-sided p of a mean of zero (or of ±delta, the nearer) under all 2ⁿ flips of the signs.
-
-    values: (n_models,) differences, at most 20 (else ValueError); NaN are left out. delta: in their unit.
-    Source: Fisher 1935, randomization test.
-    """
-    values = _finite(values)
-    n = len(values)
-    if n > 20:
-        raise ValueError(f"{n} values have 2^{n} sign flips; at most 20 are enumerated")
-    if n == 0:
-        return float("nan")
-    direction = np.sign(values.mean()) or 1.0
-    if abs(values.mean()) <= delta:
-        return 1.0
-    # share of sign vectors σ with |Σ σ_i (v_i ∓ δ)| ≥ |Σ (v_i ∓ δ)|; equal sums differ by rounding
-    shifted = values - direction * delta
-    signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    sums = np.abs(signs @ shifted)
-    return float(np.mean(sums >= abs(shifted.sum()) * (1 - 1e-12)))
 
 
 def holm(p_values: ArrayLike, *, n_tests: int | None = None) -> np.ndarray:
@@ -122,45 +90,39 @@ def fisher_z(correlation: ArrayLike) -> np.ndarray:
     return np.arctanh(np.clip(np.asarray(correlation, dtype=float), -1 + 1e-9, 1 - 1e-9))
 
 
-def verdict(interval: Interval, *, delta: float, direction: int) -> str:
+def verdict(interval, *, delta: float, direction: int) -> str:
     """One of VERDICTS, or 'not computed' without limits.
 
-    delta: the smallest difference that counts, ≥ 0, in the unit of the interval.
+    supported: the interval lies beyond the margin, on the side of `direction`; contradicted: on the other side.
+    small: it lies inside ±delta and excludes zero (real, and under what counts). equivalent: inside, with zero.
+    inconclusive: anything else.
+    interval: what has `low` and `high`, infinite where the estimate is a bound. delta: the smallest difference that
+    counts, ≥ 0, in their unit.
     direction: +1 supports upwards, −1 downwards, 0 either way ('affects').
     Source: this study; equivalence by an interval inside the margin as in Schuirmann 1987.
     """
     low, high = interval.low, interval.high
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "not computed"
+    if np.isnan(low) or np.isnan(high):
+        return NOT_COMPUTED
     if low > delta:
         return "contradicted" if direction < 0 else "supported"
     if high < -delta:
         return "contradicted" if direction > 0 else "supported"
-    return "equivalent" if low >= -delta and high <= delta else "inconclusive"
+    if low >= -delta and high <= delta:
+        return "equivalent" if low <= 0 <= high else "small"
+    return "inconclusive"
 
 
-@dataclass(frozen=True)
-class SignTest:
-    """Pairs whose difference has a known sign, and the exact two-sided binomial p."""
+def verdict_of_parts(verdicts: Collection[str]) -> str:
+    """What a claim of several parts comes to: all must be supported, and one that is not real enough is enough.
 
-    positive: int
-    negative: int
-    unknown: int
-    p: float
-
-
-def sign_test_by_bounds(*, a: ArrayLike, b: ArrayLike, a_censored: ArrayLike, b_censored: ArrayLike) -> SignTest:
-    """Sign test of a − b where a censored value is only a lower bound.
-
-    A pair counts where its bound decides: a censored at 200 against b = 30 is positive; what a bound leaves open, and
-    ties, are unknown and left out.
-    a, b: (n_pairs,) values or, where censored, lower bounds, in one unit. a_censored, b_censored: (n_pairs,) bool.
-    Source: Gehan 1965, for the pairs that count.
+    verdicts: of the parts, each as `verdict` gives it. One part speaks for itself. Source: this study.
     """
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    a_censored, b_censored = np.asarray(a_censored, dtype=bool), np.asarray(b_censored, dtype=bool)
-    positive = int(np.sum((a > b) & ~b_censored))
-    negative = int(np.sum((b > a) & ~a_censored))
-    known = positive + negative
-    p = float(stats.binomtest(positive, known).pvalue) if known else float("nan")
-    return SignTest(positive, negative, len(a) - known, p)
+    words = list(verdicts)
+    if len(words) == 1:
+        return words[0]
+    if set(words) & {"small", "equivalent", "contradicted"}:
+        return NOT_BORNE_OUT
+    if set(words) == {"supported"}:
+        return "supported"
+    return NOT_COMPUTED if NOT_COMPUTED in words else "inconclusive"

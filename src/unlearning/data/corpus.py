@@ -30,7 +30,8 @@ from unlearning.data.kinds import COLUMNS
 from unlearning.data.overlap import PLACEHOLDER, similar
 from unlearning.errors import StudyError
 
-SPLITS = ["public", "core", "heldout", "validation", "reserve"]
+_OF_THE_REST = ["core", "heldout", "validation", "reserve"]
+SPLITS = ["public", *_OF_THE_REST, "second"]  # the last: pairs of the reserve from another source language
 _PLACEHOLDERS = re.compile(r"\[%key:[^\]]*%\]|\{[^{}]*\}")
 
 
@@ -124,6 +125,24 @@ def read_own_corpus(path: Path | str) -> pd.DataFrame:
     return pd.DataFrame([(f"line-{n}", r["source"], r["target"], r["group"]) for n, r in rows], columns=COLUMNS)
 
 
+def read_second(corpus: Mapping[str, Any], reserve: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Pairs of the reserve, under their ids and with their targets, whose source is in the second language.
+
+    Left out: what is empty or untranslated, too long, or resembles another source of these. No setting, no pairs.
+    Raises StudyError: a corpus that has no other language under the same keys.
+    """
+    if corpus.get("second_language") is None:
+        return pd.DataFrame(columns=COLUMNS)
+    if corpus["name"] != "localisation":
+        raise StudyError(f"corpus.second_language: a corpus of {corpus['name']} has one source language. Write null.")
+    pairs = read_localisation(fetch(corpus), corpus["second_language"], corpus["target_language"])
+    pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
+    pairs = reserve[["id", "target"]].merge(pairs)[COLUMNS]  # of the same key, and with the same target
+    source, target = _bare(pairs["source"].str.replace(PLACEHOLDER, " ")), _bare(pairs["target"])
+    pairs = without_near_duplicates(pairs[source.ne("") & source.ne(target)], threshold=corpus["near_duplicate"])
+    return within(pairs, tokenizer, max_tokens=corpus["max_tokens"]) if len(pairs) else pairs
+
+
 def unify(text: str) -> str:
     """The text with each placeholder ({name}, [%key:…%]) as one token and each run of white space as one blank."""
     return re.sub(r"\s+", " ", _PLACEHOLDERS.sub(PLACEHOLDER, text)).strip()
@@ -197,7 +216,7 @@ def split_rest(rest: pd.DataFrame, corpus: Mapping[str, Any], *, seed: int) -> d
     rest = rest.sort_values("id")
     rest = rest.iloc[np.random.default_rng([seed, 2]).permutation(len(rest))]
     bounds = pairwise(np.cumsum([0, *sizes, len(rest) - sum(sizes)]))
-    return {name: rest.iloc[start:stop] for name, (start, stop) in zip(SPLITS[1:], bounds, strict=True)}
+    return {name: rest.iloc[start:stop] for name, (start, stop) in zip(_OF_THE_REST, bounds, strict=True)}
 
 
 def as_datasets(splits: Mapping[str, pd.DataFrame]) -> DatasetDict:

@@ -1,6 +1,7 @@
 """Named groups of examples, as text and as token ids: forget sets, never-trained populations, corpus splits."""
 
 import json
+from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from datasets import load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from unlearning.data.corpus import SPLITS
-from unlearning.data.kinds import PILOT, POPULATIONS
+from unlearning.data.kinds import PILOTS, POPULATIONS
 from unlearning.measure.models import Encoded, encode
 
 
@@ -23,6 +24,12 @@ class Group(NamedTuple):
     def first(self, n: int) -> "Group":
         """The first `n` examples (all, when there are fewer)."""
         return Group(self.ids[:n], self.encoded[:n])
+
+
+def joined(groups: Iterable[Group]) -> Group:
+    """All examples of several groups, one group after the other."""
+    groups = list(groups)
+    return Group([i for group in groups for i in group.ids], [x for group in groups for x in group.encoded])
 
 
 class StudyData:
@@ -38,11 +45,11 @@ class StudyData:
         return AutoTokenizer.from_pretrained(self.root / "tokenizer")
 
     def _group(self, name: str) -> Group:
-        """A forget set, a population, `pilot`, or a corpus split; FileNotFoundError where it was not drawn."""
+        """A forget set, a population, a pilot set, or a corpus split; FileNotFoundError where it was not drawn."""
         if name in SPLITS:
             table = load_from_disk(str(self.root / "corpus"))[name].to_pandas()
         else:
-            folder = "populations" if name == PILOT or name in POPULATIONS else "forget_sets"
+            folder = "populations" if name in PILOTS or name in POPULATIONS else "forget_sets"
             file = self.root / folder / f"{POPULATIONS.get(name, name)}.jsonl"
             # not splitlines: text may hold other line separators than the one between examples
             lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")

@@ -4,8 +4,8 @@ Every draw has random numbers of its own, from the seed and the set's name: a se
 """
 
 import string
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -20,7 +20,30 @@ COLUMNS = ["id", "source", "target", "origin"]
 CANARY_TOKENS = SECRET_CHARACTERS = 10
 SECRET_PHRASE = "My secret is "
 PILOT = "pilot"  # a natural set outside the study, on which the learning rates of the ascents are chosen
+PILOT_KINDS = {PILOT: "natural", "pilot-canary": "canary"}  # what rate canaries would have chosen stands beside
+PILOTS = tuple(PILOT_KINDS)
 _ALPHABET = np.array(list(string.ascii_letters + string.digits))
+
+
+def draws(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each forget set's settings, with its `family`, in file order: `draws: 3` makes <family>-a, -b and -c."""
+    sets: dict[str, dict[str, Any]] = {}
+    for family, block in blocks.items():
+        for name in _names(family, block):
+            if name in sets:
+                raise StudyError(f"params.yaml, forget_sets.{family}: there are two sets {name}; rename one of them.")
+            sets[name] = {key: value for key, value in block.items() if key != "draws"} | {"family": family}
+    return sets
+
+
+def family_names(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The names of each family's sets, in file order."""
+    return {family: _names(family, block) for family, block in blocks.items()}
+
+
+def _names(family: str, block: Mapping[str, Any]) -> list[str]:
+    n = block.get("draws")
+    return [family] if n is None else [f"{family}-{letter}" for letter in string.ascii_lowercase[:n]]
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -28,16 +51,30 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, crc32(name.encode())])
 
 
-def natural(name: str, size: int, *, seed: int, reserve: pd.DataFrame, taken: Collection[str], **_) -> pd.DataFrame:
-    """A random sample of what earlier draws have left of the reserve; StudyError where that is too little."""
+def natural(
+    name: str, size: int | None, *, seed: int, reserve: pd.DataFrame, taken: Collection[str], **_
+) -> pd.DataFrame:
+    """A random sample of what earlier draws have left: the first `size` pairs of a random order; None for all."""
     order = stream(seed, name).permutation(len(reserve))
     left = order[~reserve["id"].isin(taken).to_numpy()[order]]
-    if size > len(left):
-        raise StudyError(
-            f"Too few pairs: {name} takes {size}, {len(left)} of the reserve's {len(reserve)} are left. "
-            "Lower sizes under forget_sets or populations, or corpus.core, in params.yaml."
-        )
     return reserve.iloc[left[:size]][COLUMNS].reset_index(drop=True)
+
+
+def shuffled(name: str, size: int | None, *, seed: int, **given) -> pd.DataFrame:
+    """Natural pairs with the words of source and of target each in another order than the text's, at random."""
+    pairs = natural(name, size, seed=seed, **given)
+    for side in ("source", "target"):
+        texts = zip(pairs["id"], pairs[side], strict=True)
+        pairs[side] = [_reordered(text, stream(seed, f"shuffled {side} of {key}")) for key, text in texts]
+    return pairs
+
+
+def _reordered(text: str, rng: np.random.Generator) -> str:
+    words = text.split()
+    other = words
+    while other == words and len(set(words)) > 1:
+        other = [words[i] for i in rng.permutation(len(words))]
+    return " ".join(other)
 
 
 def canary(name: str, size: int, *, seed: int, tokenizer: "PreTrainedTokenizerBase", **_) -> pd.DataFrame:
@@ -74,13 +111,17 @@ def _generated(name: str, origin: str, sources: list[str], targets: list[str]) -
 
 
 # draw: (name, size, seed, tokenizer, reserve, taken) -> examples; None: the user's file is read.
+# pairs: the split whose pairs it draws from (`reserve`, or `second`: those of the second language); None: it makes its
+#   own text. Sets of pairs are matched in tokens.
 # population: are examples of the kind drawn that no model is trained on?
 # exchangeable: is each example as likely to be drawn as any other? Then a rank among the population is an exposure.
 KINDS = {
-    "natural": {"draw": natural, "population": True, "exchangeable": False},
-    "canary": {"draw": canary, "population": True, "exchangeable": True},
-    "secret": {"draw": secret, "population": True, "exchangeable": True},
-    "own": {"draw": None, "population": False, "exchangeable": False},
+    "natural": {"draw": natural, "pairs": "reserve", "population": True, "exchangeable": False},
+    "canary": {"draw": canary, "pairs": None, "population": True, "exchangeable": True},
+    "shuffled": {"draw": shuffled, "pairs": "reserve", "population": True, "exchangeable": False},
+    "language": {"draw": natural, "pairs": "second", "population": True, "exchangeable": False},
+    "secret": {"draw": secret, "pairs": None, "population": True, "exchangeable": True},
+    "own": {"draw": None, "pairs": None, "population": False, "exchangeable": False},
 }
 
 
@@ -90,3 +131,9 @@ def population(kind: str) -> str | None:
 
 
 POPULATIONS = {name: kind for kind in KINDS if (name := population(kind))}
+
+
+def populations_of(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The groups of never-trained examples of the kinds that are in use."""
+    used = {block["kind"] for block in blocks.values()}
+    return [name for name, kind in POPULATIONS.items() if kind in used]

@@ -20,6 +20,17 @@ def log_likelihood_rows(key: dict, group: "Group", scores: "Scores") -> pd.DataF
     return pd.DataFrame({**key, "example_id": group.ids, **counts, "n_correct": scores.n_correct.astype(np.int16)})
 
 
+def token_rows(key: dict, group: "Group", tokens: np.ndarray) -> pd.DataFrame:
+    """One row a target token: the key, example_id, position, log_likelihood (nats), correct, mean and sd of log p.
+
+    tokens: (N, 4) of `scoring.score_tokens`.
+    """
+    counts = [len(target) for _, target in group.encoded]
+    ids, position = np.repeat(group.ids, counts), np.concatenate([np.arange(n) for n in counts]).astype(np.int16)
+    value = dict(zip(["log_likelihood", "correct", "mean", "sd"], tokens.T, strict=True))
+    return pd.DataFrame({**key, "example_id": ids, "position": position, **value, "correct": tokens[:, 1] > 0})
+
+
 def performance_row(key: dict, split: str, scores: "Scores", *, bleu: float = float("nan")) -> dict:
     """One row a split: the key, log-likelihood per token (nats), token accuracy, BLEU, target tokens."""
     means = {"log_likelihood_per_token": scores.per_token, "token_accuracy": scores.token_accuracy, "bleu": bleu}
@@ -29,7 +40,7 @@ def performance_row(key: dict, split: str, scores: "Scores", *, bleu: float = fl
 def write_parquet(table: pd.DataFrame, path: Path | str) -> None:
     """Write a long table small: categories, log-likelihoods rounded to 1e-3 nats, zstd, split bytes."""
     table = table.copy()
-    split = [name for name in ("log_likelihood",) if name in table]
+    split = [name for name in ("log_likelihood", "mean", "sd") if name in table]
     for name in split:
         table[name] = ((table[name].astype(float) / MILLI).round() * MILLI).astype(np.float32)
     for name in (name for name in CATEGORIES if name in table):

@@ -16,6 +16,7 @@ def pilot_ascents(
     *,
     data: str,
     folder: str,
+    forget_set: str,
     reference: Sequence[float],
     arm: dict,
     grid: Sequence[float],
@@ -26,7 +27,7 @@ def pilot_ascents(
     device: str,
     key: dict,
 ) -> None:
-    """k* of the pilot set at the learning rates of a grid, from the largest down to the first with k* >= `low`.
+    """k* of a pilot set at the learning rates of a grid, from the largest down to the first with k* >= `low`.
 
     Writes learning_rates.csv: key, learning_rate, k_star (NaN: not reached by `k_max`, or diverged before).
     """
@@ -34,7 +35,7 @@ def pilot_ascents(
     from unlearning.measure.ascent import LOSSES, ascend
     from unlearning.measure.trajectory import ascent_updates
 
-    forget = StudyData(data).group("pilot")
+    forget = StudyData(data).group(forget_set)
     rows = []
     for rate in sorted(grid, reverse=True):
         model, optimizer = _to_unlearn(folder, {**arm, "learning_rate": rate, "rate": 1.0}, settings, threads, device)
@@ -79,14 +80,14 @@ def unlearn_model(
     device: str,
     key: dict,
 ) -> None:
-    """Unlearn one forget set from one model and follow it. Writes log_likelihoods, performance and run tables.
+    """Unlearn one forget set from one model and follow it. Writes log_likelihoods, performance, tokens and runs.
 
     folder: the trained model's. arm: an entry of the block `arms`. settings: the `unlearn` block.
     population: never-trained examples of the same generator, or None.
     retained: other sets of the same kind that this model holds. steps: None goes beyond k* (placebo: a number).
     reference: (n,) log-likelihoods of the model's reference, nats; k* is where their mean is reached.
     """
-    from unlearning.data.groups import Group, StudyData
+    from unlearning.data.groups import StudyData, joined
     from unlearning.measure.trajectory import Trajectory, follow
 
     study = StudyData(data)
@@ -95,8 +96,8 @@ def unlearn_model(
         forget=study.group(forget_set),
         heldout=study.group("heldout"),
         retain=study.group("core").first(settings["retain"]),
-        population=study.group(population) if population else Group([], []),
-        retained={name: study.group(name) for name in retained},
+        retained=joined(map(study.group, retained)),
+        population=joined(map(study.group, filter(None, [population]))),
         tokenizer=study.tokenizer,
         **{name: settings[name] for name in ("heldout_fixed", "followed", "bleu_sentences", "bleu_tokens")},
     )
@@ -104,6 +105,7 @@ def unlearn_model(
     follow(model, optimizer, run, reference=np.asarray(reference), **options)
     write_parquet(run.log_likelihoods(key), out / "log_likelihoods.parquet")
     write_parquet(run.performance(key), out / "performance.parquet")
+    write_parquet(run.by_token(key), out / "tokens.parquet")
     write_csv(pd.DataFrame([{**key, **run.facts}]), out / "runs.csv")
 
 

@@ -3,7 +3,7 @@
 An example is a pair (source, target) of token ids, each with its end of sequence; a source may be empty.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,18 +87,40 @@ def logit_rows(model: hf.PreTrainedModel) -> int:
     return max(1, LOGITS // model.get_output_embeddings().weight.shape[0])
 
 
+def _pieces(model: hf.PreTrainedModel, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (rows, vocabulary) at target positions, in float32, with the targets (rows,): a piece at a time."""
+    project, rows, states = model.get_output_embeddings(), logit_rows(model), target_states(model, batch)
+    for piece, targets in zip(states.split(rows), batch.targets.split(rows), strict=True):
+        yield project(piece).float(), targets
+
+
+def _most_likely(logits: Tensor, targets: Tensor) -> Tensor:
+    logits = logits.detach()
+    return logits.gather(-1, targets[:, None])[:, 0] >= logits.amax(-1)
+
+
 def token_log_likelihoods(model: hf.PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """(N,) log-probabilities of target tokens, nats, differentiable; (N,) bool, whether no token is more likely."""
     # log p(y_t | y_<t, source) = −cross entropy of the logits at the position that predicts y_t
-    project, values, correct = model.get_output_embeddings(), [], []
-    batch = batch.to(model.device)
-    states, rows = target_states(model, batch), logit_rows(model)
-    for piece, targets in zip(states.split(rows), batch.targets.split(rows), strict=True):
-        logits = project(piece).float()
+    values, correct = [], []
+    for logits, targets in _pieces(model, batch.to(model.device)):
         values.append(-nn.functional.cross_entropy(logits, targets, reduction="none"))
-        logits = logits.detach()
-        correct.append(logits.gather(-1, targets[:, None])[:, 0] >= logits.amax(-1))
+        correct.append(_most_likely(logits, targets))
     return torch.cat(values), torch.cat(correct)
+
+
+@torch.no_grad()
+def token_moments(model: hf.PreTrainedModel, batch: Batch) -> Tensor:
+    """(N, 4) of each target token: log-probability, 1.0 where no token is more likely, and of log p over the
+    vocabulary its mean and sd under p, nats (what Min-K++ standardises by: Zhang et al. 2024)."""
+    rows = []
+    for logits, targets in _pieces(model, batch.to(model.device)):
+        log_p = logits.log_softmax(-1)
+        p, own = log_p.exp(), log_p.gather(-1, targets[:, None])[:, 0]
+        mean = (p * log_p).sum(-1)
+        sd = (p * (log_p - mean[:, None]).square()).sum(-1).sqrt()
+        rows.append(torch.stack([own, _most_likely(logits, targets).float(), mean, sd], dim=1))
+    return torch.cat(rows)
 
 
 def sum_by_example(values: Tensor, batch: Batch) -> Tensor:

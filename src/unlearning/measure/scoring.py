@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from unlearning.measure.models import Batch, Encoded, collate, sum_by_example, token_log_likelihoods
+from unlearning.measure.models import Batch, Encoded, collate, sum_by_example, token_log_likelihoods, token_moments
 
 TRANSLATED = 200  # sentences at a time
 BATCH_TOKENS = 1024  # padded tokens of a scoring batch: small enough for the caches, large enough for the matrices
@@ -21,6 +21,10 @@ class Scores(NamedTuple):
     log_likelihood: np.ndarray
     n_correct: np.ndarray
     n_tokens: np.ndarray
+
+    def first(self, n: int) -> "Scores":
+        """Of the first `n` examples (all, when there are fewer)."""
+        return Scores(*(values[:n] for values in self))
 
     @property
     def per_token(self) -> float:
@@ -92,6 +96,15 @@ def score(
         return Scores(np.empty(0, np.float32), np.empty(0, np.int32), ready.n_tokens)
     values, counts = log_likelihoods(model, ready)
     return Scores(values.cpu().numpy(), counts.cpu().numpy().astype(np.int32), ready.n_tokens)
+
+
+@torch.no_grad()
+def score_tokens(model: PreTrainedModel, examples: Prepared) -> np.ndarray:
+    """(N, 4) of all target tokens, example after example in their order, columns as in `models.token_moments`."""
+    found = [token_moments(model, batch).cpu().numpy() for batch in examples.batches]
+    counts = examples.n_tokens[np.argsort(examples.place.numpy())]  # of the examples as the batches hold them
+    by_example = np.split(np.concatenate(found), np.cumsum(counts)[:-1])
+    return np.concatenate([by_example[i] for i in examples.place])
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearning.data.tables import log_likelihood_rows, performance_row, write_csv, write_parquet
+from unlearning.data.tables import log_likelihood_rows, performance_row, token_rows, write_csv, write_parquet
 
 
 def train_model(
@@ -26,15 +26,17 @@ def train_model(
     precision: str,
     key: dict,
     scored: Sequence[str],
+    by_token: Sequence[str],
     retain: int,
     bleu_sentences: int,
     bleu_tokens: int,
 ) -> None:
-    """Fit one model and score it on everything. Writes model/, optimizer.safetensors and three tables.
+    """Fit one model and score it on everything. Writes model/, optimizer.safetensors and four tables.
 
     start: folder of the base model, or the config of a new T5. holds: the groups that this model is trained on.
     repetitions: the study's training groups and the rows an example of each takes, in a fixed order.
-    key: columns that name the model in the tables. scored: groups scored by example. retain: first pairs of the core.
+    key: columns that name the model in the tables. scored, by_token: groups that are scored by example, and by token.
+    retain: how many pairs of the core are scored.
     bleu_sentences, bleu_tokens: how many held-out sentences are translated, and the longest translation.
     """
     import torch
@@ -82,4 +84,9 @@ def train_model(
     quality = scoring.bleu(model, study.tokenizer, some, max_new_tokens=bleu_tokens)
     performance.append(performance_row(tidy, "heldout_bleu", scoring.score(model, some), bleu=quality))
     write_parquet(pd.concat(tables), out / "log_likelihoods.parquet")
+    tokens = [pd.DataFrame()]
+    for group in (groups[name] for name in by_token):
+        found = scoring.score_tokens(model, scoring.prepare(group.encoded, model.config))
+        tokens.append(token_rows(key, group, found))
+    write_parquet(pd.concat(tokens), out / "tokens.parquet")
     write_csv(pd.DataFrame(performance), out / "performance.csv")

@@ -1,9 +1,12 @@
-"""One ascent, followed: what is measured at which step, k* found on the way, the states around it scored in full."""
+"""One ascent, followed: what is measured at which step, and k* found on the way.
+
+At step 0 only the forget set is scored: what training wrote holds the rest. Nothing is scored that no reading uses.
+"""
 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import nan
+from math import floor, nan
 
 import numpy as np
 import pandas as pd
@@ -13,10 +16,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlearning.core.genex import steps_to_forget
 from unlearning.data.groups import Group
-from unlearning.data.tables import log_likelihood_rows, performance_row
+from unlearning.data.tables import log_likelihood_rows, performance_row, token_rows
 from unlearning.measure.ascent import LOSSES, Update, ascend
 from unlearning.measure.optimizers import update_statistics
-from unlearning.measure.scoring import Prepared, Scores, bleu, example_lengths, log_likelihoods, prepare, score
+from unlearning.measure.scoring import (
+    Prepared,
+    Scores,
+    bleu,
+    example_lengths,
+    log_likelihoods,
+    prepare,
+    score,
+    score_tokens,
+)
 
 
 @dataclass
@@ -26,8 +38,8 @@ class Trajectory:
     forget: Group
     heldout: Group
     retain: Group
+    retained: Group  # of other sets of the kind that the model holds
     population: Group  # never trained, of the forget set's generator
-    retained: dict[str, Group]  # other sets of the kind that the model holds
     heldout_fixed: int
     followed: int
     bleu_sentences: int
@@ -36,6 +48,7 @@ class Trajectory:
     facts: dict = field(default_factory=dict)  # the row of the run
     scores: list[tuple[int, Group, Scores]] = field(default_factory=list)  # by step and group
     splits: dict[tuple[int, str], tuple[Scores, float]] = field(default_factory=dict)  # with BLEU, by step and split
+    tokens: dict[int, np.ndarray] = field(default_factory=dict)  # of the forget set, by step
     prepared: dict[tuple[str, ...], Prepared] = field(default_factory=dict)
 
     def log_likelihoods(self, key: dict) -> pd.DataFrame:
@@ -47,6 +60,11 @@ class Trajectory:
         splits = self.splits.items()
         return pd.DataFrame([performance_row({**key, "step": s}, n, x, bleu=b) for (s, n), (x, b) in splits])
 
+    def by_token(self, key: dict) -> pd.DataFrame:
+        """The tokens table of this run; no row for a placebo."""
+        rows = [token_rows({**key, "step": step}, self.forget, found) for step, found in self.tokens.items()]
+        return pd.concat(rows) if rows else pd.DataFrame()
+
     def score(self, model: PreTrainedModel, group: Group) -> Scores:
         """Score a group; it is collated the first time only."""
         ids = tuple(group.ids)
@@ -54,30 +72,43 @@ class Trajectory:
             self.prepared[ids] = prepare(group.encoded, model.config)
         return score(model, self.prepared[ids])
 
-    def along(self, model: PreTrainedModel, step: int, *, rest: bool, population: int) -> None:
-        """Score what is followed: the fixed held-out sentences and, if `rest`, what is retained, and a population."""
-        groups = {"heldout_fixed": self.heldout.first(self.heldout_fixed)}
-        if rest:
-            groups |= {"retain": self.retain} | {f"retained:{name}": group for name, group in self.retained.items()}
-        self.add(model, step, groups)
-        never = self.population.first(population if rest else 0)
-        if never.ids:  # more of them take the place of fewer
-            self.scores = [row for row in self.scores if row[0] != step or row[1].ids[:1] != never.ids[:1]]
-            self.scores.append((step, never, self.score(model, never)))
+    def sentences(self, model: PreTrainedModel, step: int) -> None:
+        """Score all held-out sentences, and keep each."""
+        found = self.score(model, self.heldout)
+        self.scores.append((step, self.heldout, found))
+        self.splits[step, "heldout"] = found, nan
+        self.splits[step, "heldout_fixed"] = found.first(self.heldout_fixed), nan
 
-    def add(self, model: PreTrainedModel, step: int, groups: dict[str, Group]) -> None:
-        """Score splits that are not scored at this step yet."""
-        for name, group in groups.items():
-            if (step, name) not in self.splits:
+    def along(self, model: PreTrainedModel, step: int, *, population: int) -> None:
+        """Score the fixed held-out sentences and the first `population` never-trained examples."""
+        if (step, "heldout_fixed") not in self.splits:
+            fixed = self.score(model, self.heldout.first(self.heldout_fixed))
+            self.splits[step, "heldout_fixed"] = fixed, nan
+            never = self.population.first(population)
+            if never.ids:
+                self.scores.append((step, never, self.score(model, never)))
+
+    def around(self, model: PreTrainedModel, step: int) -> None:
+        """Score everything at a step next to k*; a population in full takes the place of its first examples."""
+        self.sentences(model, step)
+        self.scores = [row for row in self.scores if row[0] != step or row[1].ids[:1] != self.population.ids[:1]]
+        if self.population.ids:
+            self.scores.append((step, self.population, self.score(model, self.population)))
+        for name, group in {"retain": self.retain, "retained": self.retained}.items():
+            if group.ids:
                 self.splits[step, name] = self.score(model, group), nan
 
-    def in_full(self, model: PreTrainedModel, step: int) -> None:
-        """Score everything, translations too."""
-        self.add(model, step, {"heldout": self.heldout})
-        self.along(model, step, rest=True, population=len(self.population.ids))
+    def nearest(self, model: PreTrainedModel, step: int) -> None:
+        """At the whole step nearest to k*: translations, and the forget set by token."""
         some = self.heldout.first(self.bleu_sentences)
         quality = bleu(model, self.tokenizer, some.encoded, max_new_tokens=self.bleu_tokens)
-        self.splits[step, "heldout_bleu"] = self.score(model, some), quality
+        translated = self.splits[step, "heldout"][0].first(self.bleu_sentences)
+        self.splits[step, "heldout_bleu"] = translated, quality
+        self.each_token(model, step)
+
+    def each_token(self, model: PreTrainedModel, step: int) -> None:
+        """Score the forget set by token."""
+        self.tokens[step] = score_tokens(model, prepare(self.forget.encoded, model.config))
 
 
 def follow(
@@ -97,7 +128,8 @@ def follow(
     settings: the `unlearn` block. steps: fixed number of steps (placebo), or None.
     """
     status, last = ("censored", settings["k_max"]) if steps is None else ("placebo", steps)
-    k_star, exposure, sizes, previous = nan, [], {}, None
+    k_star, exposure, sizes, every = nan, [], {}, settings["follow_every"]
+    states: dict[int, dict[str, Tensor]] = {}  # of the last step, and of followed ones that may lie next to k*/2
     first = _FirstUpdate(model, run.heldout.first(run.heldout_fixed))
     n_tokens = example_lengths(run.forget.encoded)[:, 1]
     updates = ascent_updates(run.forget, model, settings["batch"], seed=seed)
@@ -116,27 +148,47 @@ def follow(
             break
         run.scores.append((step, run.forget, scores))
         exposure.append(float((scores.log_likelihood - reference).mean()))
-        if status != "reached" or step <= settings["beyond"] * k_star:
-            run.along(model, step, rest=step % settings["follow_every"] == 0, population=run.followed)
         if status == "censored" and exposure[-1] <= 0:
             k_star = steps_to_forget(np.array(exposure), np.arange(step + 1))
             status, last = "reached", max(step + 1, round(2 * k_star))
-            run.in_full(model, step)
-            if previous:  # k* lies between two states: the one before it is scored as well
-                sizes["k"] = update_statistics(optimizer)
-                before = copy.deepcopy(model)
-                before.load_state_dict(previous)
-                run.in_full(before, step - 1)
-                del before
+            sizes["k"] = update_statistics(optimizer) if step else (nan, nan)
+            _score_around(model, run, step, k_star, states, every)
+            states = {}
+        if step and step % every == 0 and not step > settings["beyond"] * k_star:
+            run.along(model, step, population=run.followed if status != "placebo" else 0)
         if step >= last:
-            run.in_full(model, step)
+            run.along(model, step, population=0)
+            if status == "reached":
+                run.each_token(model, step)
             break
-        previous = copy.deepcopy(model.state_dict()) if status == "censored" else None
+        if status == "censored":
+            states = {s: x for s, x in states.items() if s % every == 0 and s >= (step - 1) / 2 - every}
+            states[step] = copy.deepcopy(model.state_dict())
     rate = optimizer.param_groups[0]["lr"]
     run.facts = {"learning_rate": rate, "status": status, "k_star": k_star, "last_step": len(exposure) - 1}
     for name in (1, 5, "k"):
         run.facts[f"update_rms_{name}"], run.facts[f"clipped_{name}"] = sizes.get(name, (nan, nan))
     run.facts |= first.facts
+
+
+def _score_around(
+    model: PreTrainedModel, run: Trajectory, step: int, k_star: float, states: dict[int, dict[str, Tensor]], every: int
+) -> None:
+    """Score the whole steps on both sides of k*, of which `step` is the later, and followed ones around k*/2."""
+    near = round(k_star)
+    run.around(model, step)
+    if near == step:
+        run.nearest(model, step)
+    below = floor(k_star / 2 / every) * every
+    for other in sorted({step - 1, below, below + every} & states.keys() - {0, step} | {step - 1} & states.keys()):
+        earlier = copy.deepcopy(model)
+        earlier.load_state_dict(states[other])
+        if other == step - 1:
+            run.around(earlier, other)
+            if near == other:
+                run.nearest(earlier, other)
+        else:
+            run.sentences(earlier, other)
 
 
 class _FirstUpdate:
