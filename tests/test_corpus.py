@@ -151,15 +151,15 @@ def test_near_duplicates_form_chains_and_one_of_each_chain_stays():
 words = st.lists(st.sampled_from("abcdefg"), max_size=6).map(" ".join)
 
 
-@given(st.lists(words, max_size=12), st.lists(words, max_size=12))
-def test_similarity_equals_the_definition_on_every_pair(left, right):
+@given(st.lists(words, max_size=12), st.lists(words, max_size=12), st.sampled_from([0.1, 0.5, 2 / 3, 0.7, 0.75, 1.0]))
+def test_similarity_equals_the_definition_on_every_pair(left, right, least):
     found = {}
-    for i, j, jaccard in overlap.similar(left, right, threshold=0.5):
+    for i, j, jaccard in overlap.similar(left, right, threshold=least):
         found |= {(int(a), int(b)): float(v) for a, b, v in zip(i, j, jaccard, strict=True)}
     for i, a in enumerate(map(set, map(str.split, left))):
         for j, b in enumerate(map(set, map(str.split, right))):
             value = len(a & b) / len(a | b) if a | b else 0.0
-            assert found.get((i, j), 0.0) == (value if value >= 0.5 else 0.0)
+            assert found.get((i, j), 0.0) == (value if value >= least else 0.0)
 
 
 def test_case_digits_punctuation_and_placeholders_do_not_count():
@@ -285,9 +285,24 @@ def test_a_pair_whose_target_is_not_the_reserves_is_left_out(two_languages, toke
 
 def test_without_a_second_language_there_are_no_such_pairs(two_languages, tokenizer):
     assert data.read_second(CORPUS | {"second_language": None}, two_languages, tokenizer).empty
-    assert data.read_second(CORPUS | {"second_language": "it"}, two_languages, tokenizer).empty
     with pytest.raises(StudyError, match=r"second_language: a corpus of jsonl has one source language\. Write null"):
         data.read_second(CORPUS | {"second_language": "fr", "name": "jsonl"}, two_languages, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "mend"),
+    [
+        ("source_language", "DE", "Take de"),
+        ("target_language", "zh", "Take zh-Hans or zh-Hant"),
+        ("second_language", "it", "Take de, en, fr, zh-Hans, zh-Hant"),
+    ],
+)
+def test_a_language_that_the_archive_has_not_is_told_with_the_right_ones(setting, code, mend, tmp_path, monkeypatch):
+    chinese = {f"x/translations/zh-{script}": {"a": "灯"} for script in ("Hans", "Hant")}
+    path = archive(tmp_path / "a.whl", {f"x/translations/{c}": {"a": c} for c in ("de", "en", "fr")} | chinese)
+    monkeypatch.setattr(data, "fetch", lambda *_: path)
+    with pytest.raises(StudyError, match=rf"corpus\.{setting}: {code} is no language of a\.whl\. {mend}\.$"):
+        data.read_pairs(CORPUS | {setting: code}, seed=1)
 
 
 # The real corpus

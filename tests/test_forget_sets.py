@@ -13,7 +13,8 @@ from unlearning.data import forget_sets as draw
 from unlearning.data import kinds
 from unlearning.data.corpus import COLUMNS, lengths, lost_by, train_tokenizer
 from unlearning.data.groups import StudyData
-from unlearning.data.jsonl import read_examples, read_jsonl, write_jsonl
+from unlearning.data.jsonl import read_jsonl, write_jsonl
+from unlearning.data.own_files import read_examples
 from unlearning.errors import StudyError
 
 SETS = {

@@ -1,11 +1,18 @@
 """Encoding and likelihoods of both model families."""
 
+from collections import Counter
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.tiny import FAMILIES, decoder_only, encoder_decoder, examples
+from unlearning.errors import StudyError
 from unlearning.measure import models
 from unlearning.measure.models import (
+    check_likelihoods,
     collate,
     load_model,
     save_model,
@@ -60,7 +67,10 @@ def test_logits_exist_at_target_positions_only_and_in_pieces(model, monkeypatch)
     batch = collate(rows, model.config)
     n = sum(len(target) for _, target in rows)
     seen = []
-    model.get_output_embeddings().register_forward_hook(lambda module, given, logits: seen.append(logits.shape[0]))
+    words = model.config.vocab_size
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, given, logits: seen.append(logits.numel() // words)
+    )
     values, _ = token_log_likelihoods(model, batch)
     assert sum(seen) == len(values) == n
     assert max(seen) == 4
@@ -151,3 +161,100 @@ def test_prepared_examples_keep_their_order_and_give_the_gradients_of_one_padded
     assert torch.allclose(values, together, atol=1e-4)
     for a, b in zip(in_parts, torch.autograd.grad(together.sum(), parameters), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+SPECIAL = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "decoder_start_token_id": 0}
+MAPPINGS = {
+    AutoModelForCausalLM: modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    AutoModelForSeq2SeqLM: modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+}
+NO_SIZE = ("_id", "window", "topk", "top_k", "period", "offset")  # how settings are called that hold a number, but no size
+TINY = {  # what a setting is called: its value in a tiny model
+    "per_tok": 2,
+    "vocab": 50,
+    "position": 64,
+    "n_ctx": 64,
+    "head_dim": 8,
+    "d_kv": 8,
+    "headdim": 8,
+    "rotary_dim": 4,
+    "heads": 2,
+    "n_head": 2,
+    "layer": 2,
+    "expert": 4,
+    "ff": 32,
+    "intermediate": 32,
+}
+
+
+def small(setting, value):
+    """A number of a configuration for a tiny model; None leaves it as it is."""
+    if setting == "head_dim" and value is None:
+        return TINY[setting]
+    if isinstance(value, bool) or not isinstance(value, int) or any(part in setting for part in NO_SIZE):
+        return None
+    tiny = next((size for part, size in TINY.items() if part in setting), 16 if value >= 64 else value)
+    return tiny if tiny < value else None
+
+
+def tiny_model(kind, auto):
+    """A random model of an architecture, large in its logits; raises where it is not to be had tiny."""
+    made = CONFIG_MAPPING[kind]
+    if made.sub_configs:
+        raise ValueError("made of several models")
+    sizes = {name: size for name, value in made().to_dict().items() if (size := small(name, value)) is not None}
+    config = made(**sizes, **SPECIAL)
+    with torch.device("meta"):
+        numbers = sum(p.numel() for p in auto.from_config(config).parameters())
+    if numbers > 1e6:
+        raise ValueError(f"{numbers} parameters")
+    torch.manual_seed(0)
+    model = auto.from_config(config).eval()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.normal_(std=2.0)  # so that a cap or a scale is felt
+    return model
+
+
+@torch.no_grad()
+def own_log_likelihood(model, example):
+    """Log-likelihood of one example alone, from the model's own full logits."""
+    batch = collate([example], model.config)
+    log_p = model(**batch.inputs, use_cache=False).logits[batch.predicts].float().log_softmax(-1)
+    return float(log_p.gather(-1, batch.targets[:, None]).sum())
+
+
+def verdict(kind, auto, rows):
+    """What becomes of an architecture, with its reason, or the largest difference in nats per token."""
+    try:
+        model = tiny_model(kind, auto)
+        own = [own_log_likelihood(model, row) for row in rows]
+    except Exception as error:  # a tiny configuration may be none: every architecture has rules of its own
+        return "not to be had tiny", f"{type(error).__name__}: {error}".splitlines()[0]
+    try:
+        check_likelihoods(model, kind)
+    except StudyError as error:
+        return "refused", str(error)
+    found = score(model, rows)
+    return "taken", max(abs(found.log_likelihood - own) / found.n_tokens)
+
+
+@pytest.mark.slow
+def test_every_architecture_of_the_library_is_scored_by_its_own_logits_or_refused():
+    rows, found = examples(5), {}
+    for auto, kinds in MAPPINGS.items():
+        found |= {(kind, auto.__name__): verdict(kind, auto, rows) for kind in kinds}
+    print(*(f"{kind}: {word}, {why}" for (kind, _), (word, why) in found.items()), sep="\n")
+    print(counts := Counter(word for word, _ in found.values()))
+    assert {key: nats for key, (word, nats) in found.items() if word == "taken" and not nats < 1e-4} == {}
+    words = {kind: word for (kind, _), (word, _) in found.items()}
+    assert {words[kind] for kind in ("t5", "mt5", "gpt2", "gpt_neox", "llama", "opt", "qwen3")} == {"taken"}
+    assert {words[kind] for kind in ("gemma2", "cohere", "bert")} == {"refused"}  # a cap, a scale, no order
+    assert counts["taken"] > 120
+
+
+def test_a_bias_that_is_added_to_logits_is_found_out():
+    model = tiny_model("marian", AutoModelForSeq2SeqLM)
+    check_likelihoods(model, "mine")
+    model.final_logits_bias.normal_()
+    with pytest.raises(StudyError, match="mine: likelihoods of the family 'marian' differ from those of its own logits"):
+        check_likelihoods(model, "mine")

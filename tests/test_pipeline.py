@@ -199,6 +199,8 @@ def test_the_whole_pipeline_runs_at_toy_size(smoke: SmokeRun):
     assert {w.split("/")[3] for w in written if re.match(r"results/tables/unlearn/.*/runs\.csv", w)} == set(
         params["ascents"]
     )
+    runs = pd.concat(map(pd.read_csv, smoke.root.glob("results/tables/unlearn/*/runs.csv")))
+    assert set(runs["status"]) == {"reached", "censored", "placebo"}, "the toy no longer shows all that may happen"
     claims = pd.read_csv(smoke.root / "results/tables/claims/claims.csv")
     assert claims.loc[claims["part"] != "beside", "verdict"].notna().all()
 

@@ -179,7 +179,7 @@ def test_a_stage_that_is_named_in_a_command_exists():
     for page in GUIDES:
         for stage, _, name in re.findall(r"(?:STAGE=|dvc repro -s |dvc repro )([a-z_]+)(@([\w-]+))?", read(page)):
             assert stage in stages, f"{page}: {stage}"
-            assert name in (*PARAMS["ascents"], *PARAMS["train"], "mine-adamw", ""), f"{page}: {stage}@{name}"
+            assert name in (*PARAMS["ascents"], *PARAMS["train"], ""), f"{page}: {stage}@{name}"
 
 
 def test_a_new_kind_is_said_to_touch_three_files_that_exist():
@@ -254,10 +254,14 @@ def example(label: str) -> str:
     return match[1]
 
 
-def edited(folder: Path, edit: str) -> settings.Settings:
-    """The settings after an example's edit, in a folder of its own."""
+def edited(folder: Path, edit: str, *, without: str = "") -> settings.Settings:
+    """The settings after an example's edit, in a folder of its own; `without` a family, wherever it is named."""
     yaml = YAML(typ="rt")  # keeps the order of the sets, which decides their columns
     params = yaml.load(read("params.yaml"))
+    if without:
+        del params["forget_sets"][without]
+        for names in params["ascents"].values():
+            names[:] = [name for name in names if name != without]
     for block, changes in yaml.load(edit).items():
         params[block].update(changes)
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
@@ -275,11 +279,10 @@ def test_the_example_forget_set_becomes_one_more_column_and_an_ascent(tmp_path, 
     write(tmp_path, "own/forget_sets/mine.jsonl", example("forget set: file own/forget_sets/mine.jsonl"))
     found = edited(tmp_path, example("forget set: edit"))
     settings.check_own_files(found)
-    before = settings.load(ROOT / "params.yaml")
     room = {"models": found.design.models, "min_free_columns": found.design.min_free_columns}
-    old, new = (assign_columns({n: s.kind for n, s in p.forget_sets.items()}, **room) for p in (before, found))
-    assert new == old | {"mine": new["mine"]}
-    assert found.ascents["mine-adamw"].forget_set == "mine"
+    old, new = (assign_columns(p.model_dump()["forget_sets"], **room)
+                for p in (settings.load(ROOT / "params.yaml"), found))  # fmt: skip
+    assert new == old | {"mine": new["mine"]} and found.ascents["adamw"][-1] == "mine"
     tokenizer = corpus.train_tokenizer(["Das Licht im Flur", "the hallway light"], vocabulary_size=300)
     none = pd.DataFrame(columns=corpus.COLUMNS, dtype=object)
     limits = {"max_tokens": found.corpus.max_tokens * 2, "near_duplicate": found.corpus.near_duplicate}
@@ -291,7 +294,7 @@ def test_the_example_forget_set_becomes_one_more_column_and_an_ascent(tmp_path, 
 def test_the_example_corpus_is_read_in_groups(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "own/corpus/mine.jsonl", example("corpus: file own/corpus/mine.jsonl"))
-    found = edited(tmp_path, example("corpus: edit"))
+    found = edited(tmp_path, example("corpus: edit"), without="ood-language")
     pairs = corpus.read_pairs(found.corpus.model_dump(), seed=found.seed)
     assert list(pairs["origin"]) == ["greetings", "station"]
     assert len(corpus.clean(pairs, found.corpus.model_dump())[0]) == len(pairs)

@@ -311,6 +311,12 @@ def test_a_diverged_run_is_censored_at_its_last_finite_step(small):
     assert np.isnan(run.k_star) and np.isnan(run.lost(run.k_star)) and run.steps[-1] == 4
 
 
+def test_a_set_that_the_design_does_not_have_yet_is_named(small):
+    settings = small.settings | {"ascents": {"adamw": ["ind", "mine"]}}
+    study = runs.read_study(small.root, **settings)
+    assert study.missing == ["adamw: mine is not in the design"] and study.select(forget_set="ind")
+
+
 def test_a_run_that_left_no_scores_is_named(small):
     path = small.tables / "unlearn/adamw/log_likelihoods.parquet"
     rows, first = pd.read_parquet(path), read(small).select()[0]

@@ -154,6 +154,8 @@ def test_the_main_figure_leaves_out_what_was_not_measured(study, looks):
     names = [text.get_text() for text in fig.axes[0].texts]
     assert len(names) == 4 and not any("base" in name or "○" in name for name in names)
     assert trade_off.at_a_glance(replace(study, performance={}), **some) == "no run of these arms got to k*"
+    both = trade_off.at_a_glance(study, **some | {"arms": ["nobody", "adamw"]})
+    assert [ax.get_title(loc="left") for ax in both.axes] == ["arm adamw"]
 
 
 def test_kinds_are_told_by_their_most_repeated_family_and_the_pair(study):

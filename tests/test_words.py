@@ -53,6 +53,13 @@ def test_a_lower_bound_is_said_to_be_one():
     assert words.interval(Interval(np.nan, np.nan, np.nan, 0)) == "–"
 
 
+def test_an_interval_that_is_a_bound_ends_at_infinity():
+    row = pd.Series({"estimate": 12.0, "low": 8.25, "high": np.inf, "reason": "the estimate is a lower bound"})
+    assert words.interval(row) == "≥ 12 [8.25, ∞]"
+    row = pd.Series({"estimate": 12.0, "low": -np.inf, "high": 14.0, "reason": "the estimate is an upper bound"})
+    assert words.interval(row) == "≤ 12 [−∞, 14]"
+
+
 def test_a_table_for_reading_has_whole_numbers_without_decimals_and_a_dash_for_what_is_missing():
     table = words.shown(pd.DataFrame({"x": [0.123, np.nan], "n": [8.0, np.nan]}))
     assert table["x"].tolist() == ["0.12", "–"] and table["n"].tolist() == ["8", "–"]

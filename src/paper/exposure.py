@@ -102,7 +102,7 @@ def outcomes_figure(draws: pd.DataFrame, looks: Looks, arms: Sequence[str], fami
     shown = look.only(looks, set(draws.loc[draws["arm"].isin(arms), "family"]))
     if not arms:
         return "there is no run to show"
-    fig, axes = look.grid(len(arms), 2, height_in=1.9, sharex=True)
+    fig, axes = look.grid(len(arms), 2, height_in=2.0, sharex=True)
     for (i, arm), (j, (quantity, label)) in product(enumerate(arms), enumerate(OUTCOMES.items())):
         ax, key = axes[i, j], {"arm": arm, "quantity": quantity}
         table = _rows(draws, key).dropna(subset="estimate")
@@ -121,7 +121,7 @@ def outcomes_figure(draws: pd.DataFrame, looks: Looks, arms: Sequence[str], fami
         if families is None and once["level"].nunique() > 2:
             line = np.polyval(np.polyfit(once["level"], once["estimate"], 1), once["level"])
             ax.plot(once["level"], line, color=look.INK, lw=0.8, ls="--", zorder=1)
-        ax.set_ylabel(look.wrapped(label, 18))
+        ax.set_ylabel(look.wrapped(label, 20))
         ax.set_title("" if j else f"arm {arm}", loc="left")
         (marks.loss_scale if j else lambda ax: ax.set_ylim(bottom=0))(ax)
     for ax in axes[-1] if families is None else ():
@@ -232,7 +232,7 @@ def stops(study: Study, run: Run) -> pd.DataFrame:
     values = {"original": stand_ins.relative_exposure_original(unlearned=scores, original=scores[0]),
               "checkpoint": stand_ins.relative_exposure_checkpoint(unlearned=scores, base=base)}  # fmt: skip
     means = {reading: pd.Series(relative.mean(axis=1), run.steps) for reading, relative in values.items()}
-    if len(steps := never.index.intersection(run.scores.index)):
+    if never.size and len(steps := never.index.intersection(run.scores.index)):
         both = {"forget_set": run.scores.loc[steps].to_numpy(), "never_trained": never.loc[steps].to_numpy()}
         lengths = study.examples.loc[never.columns, "n_tokens"].to_numpy()
         both |= {"n_tokens": run.n_tokens, "never_trained_n_tokens": lengths}

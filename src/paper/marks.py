@@ -138,16 +138,20 @@ def forests(
     looks = look.only(looks, set(here[rows]))
     most = each.dropna(subset="estimate").groupby([by, rows]).size().groupby(rows).max()  # of any panel
     heights = [height(most.get(name, 0)) for name in looks]
-    fig, axes = look.grid(1, len(panels), height_in=1.05 + 0.2 * sum(heights), sharex=True, sharey=True)
-    for ax, title in zip(axes[0], panels, strict=True):
+    columns = min(len(panels), 3)
+    height_in, share = 1.05 + 0.2 * sum(heights), {"sharex": True, "sharey": True}
+    fig, axes = look.grid(-(-len(panels) // columns), columns, height_in=height_in, **share)
+    for ax, title in zip(axes.flat, panels, strict=False):
         forest_of_draws(ax, means[means[by] == title], each[each[by] == title], looks, heights, by=rows)
         ax.set_title(title)
         if zero:
             zero_line(ax, vertical=True)
         if loss:
             loss_scale(ax, "x")
-    for ax in axes[0] if len(panels) <= 2 else axes[0][[len(panels) // 2]]:
-        ax.set_xlabel(look.wrapped(xlabel, 60 // len(panels)))
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[-1] if columns <= 2 else axes[-1][[1]]:
+        ax.set_xlabel(look.wrapped(xlabel, 60 // columns))
     return fig
 
 

@@ -178,7 +178,7 @@ def rate_points(rates: pd.DataFrame, arms: Sequence[str], looks: Looks) -> Figur
 def correlation_forest(table: pd.DataFrame, draws: pd.DataFrame, arms: Sequence[str], looks: Looks) -> Figure | str:
     """Correlation of the rate with memorization and with difficulty by family, faint points its draws; a row an arm.
     Full marks: in-models; open ones: models that never saw the set, on the same examples."""
-    fig, panels = _panels(table, draws, arms, looks, xlabel="rank correlation with the rate")
+    fig, panels = _by_property(table, draws, arms, looks, xlabel="rank correlation with the rate")
     for ax, means, each in panels:
         for side, shift in zip(SIDES, (-0.18, 0.2), strict=True):
             for at, (name, style) in enumerate(looks.items()):
@@ -201,14 +201,14 @@ def difference_forest(
     """In-models minus those that never saw the set, difference of z, by family and faint by draw; a row an arm; grey:
     ± margin."""
     table, label = table[table["side"] == "difference"], "in-models minus placebo,\ndifference of Fisher's z"
-    fig, panels = _panels(table, draws, arms, looks, xlabel=label)
+    fig, panels = _by_property(table, draws, arms, looks, xlabel=label)
     for ax, means, each in panels:
         ax.axvspan(-margin, margin, color=look.FLOOR, lw=0, zorder=0)
         marks.forest(ax, means, each, "difference", looks)
     return fig
 
 
-def _panels(
+def _by_property(
     table: pd.DataFrame, draws: pd.DataFrame, arms: Sequence[str], looks: Looks, *, xlabel: str
 ) -> tuple[Figure | str, list]:
     # axes, a row an arm, a column a property of examples, each with its rows of both tables

@@ -180,9 +180,9 @@ def figure_block() -> str:
     alt = "Performance lost on held-out text against the exposure that is left, as models unlearn"
     return (
         f"[![{alt}](figures/trade_off/trade_off.png)](results/notebooks/trade_off.ipynb)\n\n"
-        "*Each line is one forget set, from the left (known to the model) to zero (as if never seen). The higher it "
-        "ends, the more the model has lost on other text. Grey: where models that never saw the set lie; dashed: the "
-        "base model, to which anyone can go back.*"
+        "*Each line is a family of forget sets, from the left (known to the model) to zero (as if never seen). The "
+        "higher it ends, the more the model has lost on other text. Grey: where models that never saw the set lie; "
+        "dashed: the base model, to which anyone can go back.*"
     )
 
 
@@ -287,7 +287,7 @@ def findings_block(study: Study, table: pd.DataFrame, families: pd.DataFrame, *,
             "Hardly memorized (less than half of the exposure is the instance's own)":
                 _named(share[share < runs.MEMORIZED_SHARE]),
             f"`{ood}` starts further from zero than `{ind}`, by a factor of": words.number(ratio, ".1f")
-                + "; " + _rows(table, arm, "InD repeated until"),
+                + "; " + _beside_rows(table, arm, "InD repeated until"),
             "As much in models that never saw the set":
                 "; ".join(_pair(table, arm, claim, what) for claim, what in
                           (("C5", "memorization"), ("C6", "difficulty"))),
@@ -301,7 +301,7 @@ def _named(values: pd.Series) -> str:
     return ", ".join(f"`{name}` {words.number(value)}" for name, value in values.dropna().items())
 
 
-def _rows(table: pd.DataFrame, arm: str, part_of_statement: str) -> str:
+def _beside_rows(table: pd.DataFrame, arm: str, part_of_statement: str) -> str:
     rows = table[(table["arm"] == arm) & table["statement"].str.contains(part_of_statement, regex=False)]
     return ", ".join(f"{r.statement}: {words.interval(r)} {r.unit}" for r in rows.itertuples())
 

@@ -22,7 +22,7 @@ from paper.verdicts import Case, Row
 from unlearning.core import draws, genex
 from unlearning.core.draws import Contrast
 
-FIRST = Path(__file__).parent  # first_study.csv (spread and effects), first_verdicts.csv: what is kept of the first study
+FIRST = Path(__file__).parent  # what is kept of the first study: first_study.csv (spread, effects), first_verdicts.csv
 HEADLINE = (("C2", ""), ("C3", ""), ("C4", "a"))  # claim and part of the contrasts that are measured in other ways
 SOURCES = {"var_draw": "draws", "var_model": "models", "var_residual": "single runs", "var_reference": "references",
            "var_sentences": "sentences"}  # fmt: skip
@@ -51,8 +51,10 @@ def mixed_lm(
     Where REML puts a component at zero, the interval takes it for known to be zero: it is too narrow, and `says` so.
     With few groups it also takes the estimated variances for known (with four draws it is 0.6 of the t interval).
     """
-    from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec  # slow to load, and used here alone
-
+    try:
+        from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec  # slow to load, and used here alone
+    except ImportError:
+        return Mixed(*[np.nan] * 6, says="statsmodels is not installed")
     table = pd.DataFrame({"y": values, "draw": draw, "model": model, "side": side}).dropna()
     both, scale = table["side"].nunique() > 1, table["y"].std()
     if table.groupby("side")["draw"].nunique().min() < 2 or not scale > 0:
@@ -67,7 +69,7 @@ def mixed_lm(
     # y = μ + β [side] + u_draw + v_model,side + ε;  estimate ± z se(β)
     half = stats.norm.ppf((1 + confidence) / 2) * float(fit.bse_fe[-1]) * scale
     sd = np.sqrt(np.maximum([*fit.vcomp, fit.scale], 0.0)) * scale
-    zero = [name for name, s in zip(("draws", "models"), sd, strict=False) if s < 0.01 * scale]
+    zero = [name for name, s in zip(("draws", "models"), sd, strict=False) if s < 0.1 * scale]
     says = f"variance between {' and '.join(zero)} at zero: the interval is too narrow" if zero else ""
     estimate = float(fit.fe_params[-1]) * scale
     limits = (estimate - half, estimate + half) if np.isfinite(half) else (np.nan, np.nan)
@@ -105,7 +107,7 @@ def variance_figure(made: pd.DataFrame) -> Figure | str:
     parts = rows[list(SOURCES)].clip(lower=0.0)
     shares = parts.div(parts.sum(axis=1).replace(0.0, np.nan), axis=0).fillna(0.0)
     arms = list(dict.fromkeys(rows["arm"]))
-    fig, axes = look.grid(1, len(arms), height_in=0.9 + 0.17 * rows.groupby("arm").size().max(), sharey=True)
+    fig, axes = look.grid(1, len(arms), height_in=1.2 + 0.16 * rows.groupby("arm").size().max(), sharey=True)
     for ax, arm in zip(axes[0], arms, strict=True):
         here, left = rows["arm"] == arm, 0.0
         names = list(rows.loc[here, "claim"] + rows.loc[here, "part"])
@@ -186,7 +188,7 @@ def _relative(case: Case, row: Row, keep: slice) -> tuple[Contrast, float]:
     # the contrast, and what InD takes or loses by k*
     whole = replace(row, value={"lost_50": "lost_100"}.get(row.value, row.value))
     ind = dict.fromkeys(case.study.families.get(case.ind, [case.ind])[keep], 1.0)
-    return verdicts.compare(case, row, _sides(case, row, keep)), verdicts.compare(case, whole, ind).estimate
+    return verdicts.contrast_of(case, row, _sides(case, row, keep)), verdicts.contrast_of(case, whole, ind).estimate
 
 
 def _choices(study, other, arms, claims, arm, row, pilot) -> Iterator[tuple[str, Case | None, Row, slice, str]]:
@@ -249,7 +251,7 @@ def specification_figure(table: pd.DataFrame) -> Figure | str:
             marks.intervals(ax, at, mine, styles[arm], flat=True, ms=3.5, capsize=0)
         # few draws make long bars, which would leave no room for the others
         most = rows[rows["n"] > rows["n"].max() / 4]
-        ends = pd.concat([rows["estimate"], most["low"], most["high"], rows["delta"], -rows["delta"]]).dropna()
+        ends = pd.concat([rows["estimate"], most["low"], most["high"], pd.Series([0.0])]).dropna()
         room = 0.06 * (ends.max() - ends.min())
         ax.set_xlim(ends.min() - room, ends.max() + room)
         marks.zero_line(ax, vertical=True)

@@ -252,7 +252,9 @@ def read_study(
     )
     for arm, entries in ascents.items():
         names = [name for entry in entries for name in families.get(entry, [entry])]
-        study.runs.extend(_ascents(study, tables / "unlearn" / arm, arm, arms[arm]["trained_with"], names))
+        there = [name for name in names if name in study.forget_sets]
+        study.missing.extend(f"{arm}: {name} is not in the design" for name in names if name not in there)
+        study.runs.extend(_ascents(study, tables / "unlearn" / arm, arm, arms[arm]["trained_with"], there))
     return study
 
 
@@ -314,7 +316,7 @@ def _ascents(study: Study, folder: Path, arm: str, trained_with: str, names: Seq
     ids, runs, scored = study.examples.index, [], rows.groupby(RUN, observed=True).indices
     cells = {"rows": rows["step"], "columns": _places(rows["example_id"], ids), "values": rows["log_likelihood"]}
     cells = {name: np.asarray(column) for name, column in cells.items()}
-    splits, at_start, gap = _performance(study, arm, trained_with, pd.read_parquet(files[2]))
+    performance_of, gap = _performance(study, arm, trained_with, pd.read_parquet(files[2]))
     original, n_tokens = study.references[trained_with], study.examples["n_tokens"].to_numpy()
     places = {group: ids.get_indexer(study.members(group)) for group in ("heldout", *names)}
     never = {name: ids.get_indexer(study.never_trained(name)) for name in names}
@@ -334,7 +336,7 @@ def _ascents(study: Study, folder: Path, arm: str, trained_with: str, names: Seq
             arm, name, study.family(name), trained_with, model, role, record, n[0].dropna(how="all"), n[1], n[2],
             n_tokens=n_tokens[places[name]], reference=reference[:own], floor=floors[name],
             never_reference=reference[own:], sentence_tokens=n_tokens[places["heldout"]],
-            performance=_from_start(splits, key, at_start(name, model)), gap=gap,
+            performance=performance_of(key), gap=gap,
         ))  # fmt: skip
     reached = [run for run in runs if run.role == "in" and np.isfinite(run.k_star)]
     if n := sum(np.isnan([run.lost_heldout(share) for share in BY_SENTENCE.values()]).any() for run in reached):
@@ -342,42 +344,35 @@ def _ascents(study: Study, folder: Path, arm: str, trained_with: str, names: Seq
     return runs
 
 
-def _performance(study: Study, arm: str, trained_with: str, states: pd.DataFrame) -> tuple:
-    # of an arm: run and step × split and bleu; that of θ0, by set and model, from the scores of training by example;
-    # and every how many steps runs were followed: the longest time that one took to its first state
+def _performance(study: Study, arm: str, trained_with: str, states: pd.DataFrame) -> tuple[Callable, int]:
+    # (forget set, model, role) -> step × split of a run, nats per token, and bleu; step 0 from the scores of training.
+    # And every how many steps runs were followed: the longest time that one took to its first state
     states, group, n_tokens = plain(states), study.examples["forget_set"], study.examples["n_tokens"]
     splits = _splits(states, [*RUN, "step"])
     splits["bleu"] = states.groupby([*RUN, "step"])["bleu"].max()
     fixed = states[(states["split"] == "heldout_fixed") & (states["step"] > 0)]
-    gap = fixed.groupby(RUN)["step"].min().max() if len(fixed) else 1
     table = study.references[trained_with]
     sums, tokens = table.T.groupby(group).sum(min_count=1).T, n_tokens.groupby(group).sum()
-    found = (sums / tokens).reindex(columns=["heldout", "retain"])
+    start = (sums / tokens).reindex(columns=["heldout", "retain"])
     length, n_fixed = n_tokens[study.members("heldout")].cumsum(), fixed["n_tokens"].max()
     if (length == n_fixed).any():
-        found["heldout_fixed"] = table[length.index[length <= n_fixed]].sum(axis=1) / n_fixed
+        start["heldout_fixed"] = table[length.index[length <= n_fixed]].sum(axis=1) / n_fixed
     elif len(fixed):
         study.missing.append(f"{arm}: the followed held-out sentences are not the first of the split")
-    found["bleu"] = study.bleu.get(trained_with, pd.Series(dtype=float)).reindex(found.index)
-    kind = np.array([study.kind(name) for name in study.forget_sets])
-    held, sums, tokens = (part[study.forget_sets] for part in (study.design > 0, sums, tokens))
+    start = start.assign(bleu=study.bleu.get(trained_with, np.nan)).to_dict("index")
+    kind = pd.Series({name: study.kind(name) for name in study.forget_sets})
+    rows, values, steps = splits.groupby(level=RUN).indices, splits.to_numpy(), splits.index.get_level_values("step")
 
-    def at_start(forget_set: str, model: int) -> dict:
-        other = np.array(study.forget_sets) != forget_set
-        alike = (kind == study.kind(forget_set)) & other & held.loc[model].to_numpy()
-        retained = sums.loc[model].to_numpy()[alike].sum() / tokens.to_numpy()[alike].sum() if alike.any() else np.nan
-        return {**found.loc[model], "retained": retained}
+    def of_run(run: tuple[str, int, str]) -> pd.DataFrame:
+        (name, model, _), at = run, rows.get(run, np.empty(0, dtype=int))
+        if not len(at := at[steps[at] > 0]):
+            return pd.DataFrame()
+        alike = kind.index[(kind == kind[name]) & (kind.index != name) & (study.design.loc[model, kind.index] > 0)]
+        first = start[model] | {"retained": sums.loc[model, alike].sum(min_count=1) / tokens[alike].sum()}
+        grid = np.vstack([[first.get(split, np.nan) for split in splits], values[at]])
+        return pd.DataFrame(grid, index=[0, *steps[at]], columns=splits.columns)
 
-    return splits, at_start, int(gap)
-
-
-def _from_start(splits: pd.DataFrame, run: tuple, start: dict) -> pd.DataFrame:
-    # step × split of one run, with what stands in the tables of training as step 0
-    if run not in splits.index:
-        return pd.DataFrame()
-    mine = splits.loc[run]
-    first = pd.DataFrame({split: start.get(split, np.nan) for split in splits}, index=[0])
-    return pd.concat([first, mine[mine.index > 0]])
+    return of_run, int(fixed.groupby(RUN)["step"].min().max()) if len(fixed) else 1
 
 
 @cache

@@ -119,7 +119,8 @@ def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks
     """
     found = {arm: {name: _by_draw(study, arm, name) for name in few_families(study, arm, pair)} for arm in arms}
     drawn = {arm: {name: both for name, both in some.items() if len(both[0])} for arm, some in found.items()}
-    if not any(drawn.values()):
+    drawn = {arm: names for arm, names in drawn.items() if names}
+    if not drawn:
         return "no run of these arms got to k*"
     fig, axes = look.grid(1, len(drawn), height_in=2.9, sharey=True, sharex=True)
     placebo = words.means(placebo_lost(study, [1.0]), "lost", by=["arm", "family", "forget_set"], confidence=0.95)
@@ -150,8 +151,9 @@ def at_a_glance(study: Study, *, arms: Sequence[str], pair: Sequence[str], looks
     axes[0, 0].set_xlim(right=0)
     axes[0, 0].set_ylabel("held-out lost to the references,\nnats per token")
     fig.supxlabel("\n\n\n", fontsize=6.0)  # the room that the note takes decides which names would overlap
-    for ax, names in ends.items():
+    for ax in ends:
         marks.loss_scale(ax)
+    for ax, names in ends.items():  # the axes are shared: when none changes any more
         marks.label_ends(ax, names)
     return fig
 
@@ -179,7 +181,7 @@ def every_draw(
         ax.set_visible(bool(ax.lines))
         marks.zero_line(ax)
         marks.zero_line(ax, vertical=True)
-    marks.loss_scale(axes[0, 0])
+        marks.loss_scale(ax)
     axes[0, 0].invert_xaxis()
     for ax in axes[:, 0]:
         ax.set_ylabel("lost, nats\nper token", fontsize=7)

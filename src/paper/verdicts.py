@@ -171,7 +171,7 @@ def claims_table(cases: Sequence[Case]) -> pd.DataFrame:
 
 def headline_cases(study: Study, arms: Mapping, claims: Mapping) -> list[Case]:
     """What is compared, one a headline arm."""
-    values = run_values(replace(study, runs=[run for run in study.runs if run.arm in claims["headline"]]))
+    values = run_values(study, claims["headline"])
     return [case_of(study, values, arms, claims, arm) for arm in claims["headline"]]
 
 
@@ -182,14 +182,16 @@ def case_of(study: Study, values: pd.DataFrame, arms: Mapping, claims: Mapping, 
     return Case(study, here, arm, **sides, delta=claims["delta"], trained_with=arms[arm]["trained_with"])
 
 
-def run_values(study: Study) -> pd.DataFrame:
-    """The table of in-runs with what else ROWS names: faster (the second half's loss − the first's), and correlations
-    of the rate in Fisher's z, as they are, in the placebo models of the set (_placebo), and the difference (_net)."""
-    table = study.table[study.table["role"] == "in"]
-    z = memorization.z_by_side(study, memorization.correlations_by_model(memorization.example_rates(study)))
+def run_values(study: Study, arms: Sequence[str]) -> pd.DataFrame:
+    """The table of in-runs of arms with what else ROWS names: faster (the second half's loss − the first's), and
+    correlations of the rate in Fisher's z, as they are, in the placebo models of the set (_placebo), and the difference
+    (_net)."""
+    table = study.table[(study.table["role"] == "in") & study.table["arm"].isin(list(arms))]
+    few = replace(study, runs=[run for run in study.runs if run.arm in arms])
+    z = memorization.z_by_side(few, memorization.correlations_by_model(memorization.example_rates(few)))
     z = z[z["side"] != "placebo"].pivot(index=runs.BY, columns=["side", "quantity"], values="z").astype(float)
     plain, net = (z.xs(side, axis=1) if side in z else pd.DataFrame(index=z.index) for side in ("in", "difference"))
-    net = net.reindex(columns=plain.columns)
+    plain, net = (of_side.reindex(columns=list(memorization.RHOS)) for of_side in (plain, net))
     every = [plain, net.add_suffix("_net"), (plain - net).add_suffix("_placebo")]
     table = table.merge(pd.concat(every, axis=1).reset_index(), on=runs.BY, how="left")
     return table.assign(faster=table["lost_100"] - 2 * table["lost_50"])
@@ -207,13 +209,15 @@ def run_level(case: Case, row: Row, sides: Mapping[str, float]) -> pd.DataFrame:
     table = table.assign(at_least=table["last_step"] if row.value == "k_star" else np.nan)
     table = table[table["forget_set"].isin(list(sides))]
     found = table[["forget_set", "model", "value", "at_least"]].assign(side=table["forget_set"].map(sides))
-    return found.astype({"value": float}).reset_index(drop=True)
+    return found.astype(dict.fromkeys(("value", "at_least", "side"), float)).reset_index(drop=True)
 
 
-def compare(case: Case, row: Row, sides: Mapping[str, float], scale: Mapping[str, float] | None = None) -> Contrast:
+def contrast_of(case: Case, row: Row, sides: Mapping[str, float], scale: Mapping[str, float] | None = None) -> Contrast:
     """Contrast of a row's values (set -> side), those of a set times its `scale`; why runs are missing, in `reason`."""
     table, scale = run_level(case, row, sides), scale or dict.fromkeys(sides, 1.0)
     absent = {case.study.family(s) for s in sides} - {case.study.family(s) for s in table["forget_set"]}
+    if not sides:
+        return Contrast(np.nan, reason="no draw is compared")
     if absent:
         return Contrast(np.nan, reason=f"arm {case.arm} has no values of {' or '.join(sorted(absent))}")
     table["value"] *= table["forget_set"].map(scale)
@@ -221,7 +225,7 @@ def compare(case: Case, row: Row, sides: Mapping[str, float], scale: Mapping[str
     if bounded:
         table["value"] = table["value"].fillna(table["at_least"])
     here = table[table["value"].notna()]
-    known = {"reference": _reference(case, row, sides, scale), "sentences": _sentences(case, row, here, scale)}
+    known = {"reference": _shared_error(case, row, sides, scale), "sentences": _sentences(case, row, here, scale)}
     where = {"draw": table["forget_set"], "model": table["model"], "side": table["side"]}
     found = draws.two_way(table["value"], **where, confidence=case.study.confidence, **known)
     if found.reason.startswith("one draw"):
@@ -261,7 +265,7 @@ def _with_gaps(found: Contrast, table: pd.DataFrame, gone: pd.Series, bounded: b
     return replace(found, **limits, reason="; ".join(filter(None, (found.reason, said))))
 
 
-def _reference(case: Case, row: Row, sides: Mapping[str, float], scale: Mapping[str, float]) -> float:
+def _shared_error(case: Case, row: Row, sides: Mapping[str, float], scale: Mapping[str, float]) -> float:
     """Variance by the error that references share: of k*, and of losses by what they change with k*."""
     shares = AT_SHARES.get(row.value, {}) if isinstance(row.value, str) else {}
     steps, names = case.last_steps, list(sides)
@@ -298,33 +302,34 @@ def _sentences(case: Case, row: Row, here: pd.DataFrame, scale: Mapping[str, flo
         return 0.0
     by_key = {(run.forget_set, run.model): run for run in case.study.select(arm=case.arm)}
     some = [by_key[key] for key in zip(here["forget_set"], here["model"], strict=True)]
-    nats = [sum(n * run.lost_sentences(share) for share, n in shares.items()) for run in some]
+    nats = np.array([sum(n * run.lost_sentences(share) for share, n in shares.items()) for run in some])
     weights = draws.contrast_weights(here["forget_set"], here["side"]) * here["forget_set"].map(scale)
-    return draws.sentence_variance(np.array(nats), n_tokens=some[0].sentence_tokens, weights=weights)
+    known = np.isfinite(nats).all(axis=1)
+    return draws.sentence_variance(nats[known], n_tokens=some[0].sentence_tokens, weights=weights[known])
 
 
-def _sets(case: Case, family: str, value: float = 1.0) -> dict[str, float]:
+def _sides_of(case: Case, family: str, value: float = 1.0) -> dict[str, float]:
     return dict.fromkeys(case.study.families.get(family, [family]), value)
 
 
 def _both(case: Case, row: Row) -> Contrast:
     # the mean of two means of kinds: their difference with the sign of one turned
-    scale = _sets(case, case.ind, 0.5) | _sets(case, case.ood, -0.5)
-    return compare(case, row, _sets(case, case.ind) | _sets(case, case.ood, -1.0), scale)
+    scale = _sides_of(case, case.ind, 0.5) | _sides_of(case, case.ood, -0.5)
+    return contrast_of(case, row, _sides_of(case, case.ind) | _sides_of(case, case.ood, -1.0), scale)
 
 
 def _every_set(case: Case, row: Row) -> Contrast:
     names = dict.fromkeys(row.value(case)["forget_set"], 1.0)
-    return compare(case, row, names) if names else Contrast(np.nan, reason="no set has enough models on both sides")
+    return contrast_of(case, row, names) if names else Contrast(np.nan, reason="no set has enough models on both sides")
 
 
 def _log_ratio(case: Case, row: Row) -> Contrast:
     # log(a/b), its error by linear propagation: that of a/mean(a) − b/mean(b)
-    a, b = (compare(case, row, _sets(case, family)).estimate for family in (case.ind, case.ood))
+    a, b = (contrast_of(case, row, _sides_of(case, family)).estimate for family in (case.ind, case.ood))
     if not min(a, b) > 0:
         return Contrast(np.nan, reason="no ratio: a kind has lost nothing, or was not measured")
-    sides = _sets(case, case.ind) | _sets(case, case.ood, -1.0)
-    found = compare(case, row, sides, _sets(case, case.ind, 1 / a) | _sets(case, case.ood, 1 / b))
+    sides = _sides_of(case, case.ind) | _sides_of(case, case.ood, -1.0)
+    found = contrast_of(case, row, sides, _sides_of(case, case.ind, 1 / a) | _sides_of(case, case.ood, 1 / b))
     shift = np.log(a / b) - found.estimate
     return replace(found, estimate=found.estimate + shift, low=found.low + shift, high=found.high + shift)
 
@@ -351,7 +356,7 @@ def ladder(case: Case, column: str) -> pd.DataFrame:
             outside, n_tokens = study.held_by(name, case.trained_with, inside=False), study.examples["n_tokens"]
             x = outside.mean().sum() / n_tokens[outside.columns].sum()
             rows.append((study.family(name), name, x, values.mean()))
-    return pd.DataFrame(rows, columns=["family", "forget_set", "x", "value"])
+    return pd.DataFrame(rows, columns=["family", "forget_set", "x", "value"]).astype({"x": float, "value": float})
 
 
 def _over_ladder(case: Case, row: Row, by: str) -> Contrast:
@@ -363,7 +368,7 @@ def _over_ladder(case: Case, row: Row, by: str) -> Contrast:
 
 def _adjusted(case: Case, row: Row) -> Contrast:
     # difference of kinds beside a common slope on exposure at θ0, a draw a point
-    sides = _sets(case, case.ind, 0.0) | _sets(case, case.ood, 1.0)
+    sides = _sides_of(case, case.ind, 0.0) | _sides_of(case, case.ood, 1.0)
     points = case.values[case.values["forget_set"].isin(list(sides))]
     points = points.groupby("forget_set")[[row.value, "exposure_0"]].mean().dropna()
     columns = [points.index.map(sides).to_numpy(dtype=float), points["exposure_0"].to_numpy()]
@@ -371,11 +376,11 @@ def _adjusted(case: Case, row: Row) -> Contrast:
 
 
 SIDES: dict[str, Callable[[Case, Row], Contrast]] = {
-    OOD_MORE: lambda case, row: compare(case, row, _sets(case, case.ood) | _sets(case, case.ind, -1.0)),
-    IND_MORE: lambda case, row: compare(case, row, _sets(case, case.ind) | _sets(case, case.ood, -1.0)),
-    LEVEL: lambda case, row: compare(case, row, _sets(case, case.ood) | _sets(case, case.level, -1.0)),
-    IND: lambda case, row: compare(case, row, _sets(case, case.ind)),
-    OOD: lambda case, row: compare(case, row, _sets(case, case.ood)),
+    OOD_MORE: lambda case, row: contrast_of(case, row, _sides_of(case, case.ood) | _sides_of(case, case.ind, -1.0)),
+    IND_MORE: lambda case, row: contrast_of(case, row, _sides_of(case, case.ind) | _sides_of(case, case.ood, -1.0)),
+    LEVEL: lambda case, row: contrast_of(case, row, _sides_of(case, case.ood) | _sides_of(case, case.level, -1.0)),
+    IND: lambda case, row: contrast_of(case, row, _sides_of(case, case.ind)),
+    OOD: lambda case, row: contrast_of(case, row, _sides_of(case, case.ood)),
     BOTH: _both,
     SETS: _every_set,
     RATIO: _log_ratio,
@@ -403,7 +408,7 @@ def _decided(row: Row, case: Case, found: Contrast) -> dict:
     # of a row that decides: margin, p, verdict of its interval, and why it is reported and not counted
     margin, direction = case.delta.get(row.margin, 0.0), row.sign
     if row.unit == "steps":
-        margin *= compare(case, row, _sets(case, case.ind)).estimate
+        margin *= contrast_of(case, row, _sides_of(case, case.ind)).estimate
     if isinstance(margin, Sequence):  # a band that the value has to lie in
         low, high = margin
         p, shifted = draws.p_inside(found, low=low, high=high), _shifted(found, -(low + high) / 2)
@@ -417,7 +422,7 @@ def _decided(row: Row, case: Case, found: Contrast) -> dict:
     if THESE in found.reason:
         p, word = np.nan, NOT_COMPUTED
     if row.sides in (OOD_MORE, IND_MORE):
-        sides = _sets(case, case.ood, 1.0) | _sets(case, case.ind, -1.0)
+        sides = _sides_of(case, case.ood, 1.0) | _sides_of(case, case.ind, -1.0)
         means = run_level(case, row, sides).groupby("forget_set")[["value", "side"]].mean()
         line["p_permutation"] = draws.permutation_p(means["value"], means["side"]).p
     counted = "" if row.claim in ("C1", "C7") else _not_memorized(case)  # the metric is judged on all that was learnt

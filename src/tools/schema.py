@@ -93,6 +93,11 @@ Drawn = Literal[tuple(name for name, kind in KINDS.items() if kind["draw"])]
 Populated = Literal[tuple(name for name, kind in KINDS.items() if kind["population"])]
 Optimizer = Literal["adamw", "adafactor"]
 
+# What a file of the user's calls our fields; one that is not named is not read, but for `id` and `group`.
+FIELDS = {"source": (str | None, None), "group": (str | None, None)}
+CORPUS_FIELDS = block({"target": str}, **FIELDS)
+SET_FIELDS = block({"target": str}, **FIELDS, id=(str | None, None))
+
 CORPUS = block(
     {
         "name": Literal["localisation", "wmt14", "jsonl"],
@@ -104,14 +109,18 @@ CORPUS = block(
         "public_share": Share,
     },
     path=(_path_in("own/corpus") | None, None),
+    fields=(CORPUS_FIELDS | None, None),
     second_language=(str | None, None),
     limit=(Positive | None, None),
     preview=(NotNegative, 0),
 )
 
-# Families of forget sets: drawn by the study, once or several times, or a JSONL file of the user's.
+# Families of forget sets: drawn by the study, once or several times, or a file of the user's.
 DRAWN = block({"kind": Drawn, "size repetitions": Positive}, draws=(Annotated[int, Field(ge=2, le=26)], None))
-OWN = block({"kind": Literal["own"], "path": _path_in("own/forget_sets"), "repetitions": Positive})
+OWN = block(
+    {"kind": Literal["own"], "path": _path_in("own/forget_sets"), "repetitions": Positive},
+    fields=(SET_FIELDS | None, None),
+)
 
 # A model: a new T5, a folder of the user's, or one commit of a repository of the Hugging Face hub.
 NEW_MODEL = block(

@@ -3,8 +3,8 @@
 `python -m tools.settings` checks params.yaml and the user's own forget sets and model, in seconds.
 """
 
-import json
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,8 +17,9 @@ from ruamel.yaml.error import YAMLError
 
 from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings, did_you_mean
 from unlearning.data.design import assign_columns
-from unlearning.data.jsonl import read_examples
 from unlearning.data.kinds import KINDS, draws, family_names
+from unlearning.data.languages import measures, wrong_languages
+from unlearning.data.own_files import read_examples, read_pairs_of, refuse_empty_source
 from unlearning.errors import StudyError
 
 PARAMS = "params.yaml"
@@ -111,7 +112,9 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
         return
     half, corpus = s.design.models // 2, s.corpus
     if corpus.name == "jsonl" and not corpus.path:
-        yield ("corpus", "path"), "name the JSONL file of your corpus here."
+        yield ("corpus", "path"), "name the JSONL file of your corpus here (or JSON, CSV, Parquet)."
+    if corpus.name != "jsonl" and corpus.fields:
+        yield ("corpus", "fields"), f"a corpus of {corpus.name} has no file of yours. Take it out."
     yield from _design_mistakes(s, {name: block["kind"] for name, block in draws(blocks).items()})
     yield from _language_mistakes(s)
     limits: dict[Place, tuple[float, float, str]] = {
@@ -208,26 +211,32 @@ def _ascent_mistakes(s: Settings, families: dict[str, list[str]]) -> Iterator[tu
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
-    """Read the user's own forget sets, line by line, and see that their model is whole; near-duplicates come later."""
-    own = {("forget_sets", n, "path"): spec.path for n, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
+    """Read the user's own files, row by row, and see that their model is whole; near-duplicates come later."""
+    own = {n: spec for n, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
+    named = {("forget_sets", n, "path"): spec.path for n, spec in own.items()}
+    corpus = settings.corpus
+    if corpus.name == "jsonl":
+        named["corpus", "path"] = corpus.path
     model = settings.model.path if isinstance(settings.model, MODEL_IN_FOLDER) else None
-    for place, file in (own | ({("model", "path"): model} if model else {})).items():
+    for place, file in (named | ({("model", "path"): model} if model else {})).items():
         if not Path(file).exists():
             line = _line(_parse(path)[1], place)
             raise StudyError(f"{path}, line {line}: {file} is not there. Correct the path.")
+    archive = Path("data/raw") / corpus.archive
+    if corpus.name == "localisation" and zipfile.is_zipfile(archive):  # else the first stage fetches it, and looks
+        for setting, wrong in wrong_languages(corpus.model_dump(), archive).items():
+            raise StudyError(f"{path}, line {_line(_parse(path)[1], ('corpus', setting))}: corpus.{setting}: {wrong}")
     needs_a_source = isinstance(settings.model, NEW_MODEL)  # a model of the hub is not here yet, and passes
     if model:
         from unlearning.data import checkpoint  # it takes torch, and seconds, to load
 
-        folder = checkpoint.folder_of({"path": model}, max_tokens=settings.corpus.max_tokens)
-        needs_a_source = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder")
-    for file in own.values():
-        for number, row in read_examples(file):
-            if needs_a_source and not row["source"].strip():
-                raise StudyError(
-                    f"{file}, line {number}: the source is empty, and the model is an encoder-decoder. Write what the "
-                    "target answers to; only a decoder-only model does without."
-                )
+        needs_a_source = checkpoint.needs_a_source(checkpoint.folder_of({"path": model}, max_tokens=corpus.max_tokens))
+    files = [read_examples(spec.path, spec.fields and spec.fields.model_dump()) for spec in own.values()]
+    if corpus.name == "jsonl":
+        files.append(read_pairs_of(corpus.path, corpus.fields and corpus.fields.model_dump()))
+        measures(corpus.target_language, [row["target"] for _, row in files[-1]])
+    for rows in files if needs_a_source else []:
+        refuse_empty_source(rows)
 
 
 def main(path: str = PARAMS) -> None:

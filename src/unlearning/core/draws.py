@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 Array = np.ndarray
 EXACT = 200_000  # labellings that are enumerated at most
@@ -82,7 +82,7 @@ def two_way(
     df = min(float(cap), (v_draw + more) ** 2 / spread) if spread > 0 else float(cap)
     # estimate ± t(df) √V
     se = float(np.sqrt(total))
-    half = stats.t.ppf((1 + confidence) / 2, df) * se
+    half = special.stdtrit(df, (1 + confidence) / 2) * se
     parts = {"draw": v_draw, "model": v_model, "cell": v_cell, "reference": reference, "sentences": sentences}
     limits = {"low": found["estimate"] - half, "high": found["estimate"] + half, "se": se, "df": df}
     return Contrast(**found, **limits, variances=parts | {"total": total})

@@ -31,7 +31,8 @@ def rate(log_likelihoods: Array, steps: Array, *, n_tokens: Array, k_star: float
     """How fast each example is unlearnt over the first half of its set's k*; positive where it becomes less likely.
 
     log_likelihoods: (steps, n) of one run, nats, first of the original model. steps: (steps,), increasing from 0.
-    n_tokens: (n,), target tokens. k_star: steps to forget of the set.
+    n_tokens: (n,), target tokens. k_star: steps to forget of the set; of a placebo, which has none, those that models
+    which hold the set take on average.
     Returns (n,) nats per token and step; NaN without a k* above zero. Source: this study (claims C5 and C6).
     """
     # rate(x) = [ℓ_0(x) − ℓ_{k*/2}(x)] / n_x / (k*/2)

@@ -78,12 +78,6 @@ def partial_rank_correlation(a: ArrayLike, b: ArrayLike, *, given: ArrayLike | N
     return float(np.clip(x @ y / scale, -1, 1)) if scale > smallest else float("nan")
 
 
-def mean_correlation(correlations: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Mean of (n_models,) correlations, in [−1, 1]: `t_interval` of Fisher's z, back to ρ. Source: Fisher 1921."""
-    z = t_interval(fisher_z(correlations), confidence=confidence)
-    return Interval(float(np.tanh(z.estimate)), float(np.tanh(z.low)), float(np.tanh(z.high)), z.n)
-
-
 def fisher_z(correlation: ArrayLike) -> np.ndarray:
     """z of correlations of any shape, no unit; kept finite at ±1. Source: Fisher 1921."""
     # z = atanh ρ
@@ -116,7 +110,7 @@ def verdict(interval, *, delta: float, direction: int) -> str:
 def verdict_of_parts(verdicts: Collection[str]) -> str:
     """What a claim of several parts comes to: all must be supported, and one that is not real enough is enough.
 
-    verdicts: of the parts, each as `verdict` gives it. One part speaks for itself. Source: this study.
+    verdicts: (n,) words, one of each part, as `verdict` gives them. One part speaks for itself. Source: this study.
     """
     words = list(verdicts)
     if len(words) == 1:

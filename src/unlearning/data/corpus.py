@@ -25,9 +25,12 @@ from scipy.sparse.csgraph import connected_components
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from unlearning.data.jsonl import read_jsonl
+from unlearning.data.checkpoint import needs_a_source
 from unlearning.data.kinds import COLUMNS
+from unlearning.data.languages import wrong_languages
 from unlearning.data.overlap import PLACEHOLDER, similar
+from unlearning.data.own_files import Fields, read_pairs_of
+from unlearning.data.scripts import units, words
 from unlearning.errors import StudyError
 
 _OF_THE_REST = ["core", "heldout", "validation", "reserve"]
@@ -66,15 +69,23 @@ def _download(corpus: Mapping[str, Any], folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
+def _archive(corpus: Mapping[str, Any]) -> Path:
+    """The archive, which has the languages of the settings, or StudyError."""
+    archive = fetch(corpus)
+    for setting, wrong in wrong_languages(corpus, archive).items():
+        raise StudyError(f"params.yaml, corpus.{setting}: {wrong}")
+    return archive
+
+
 def read_pairs(corpus: Mapping[str, Any], *, seed: int) -> pd.DataFrame:
     """The raw pairs of the corpus that the settings name: (n, 4) table of id, source, target, origin."""
     languages = corpus["source_language"], corpus["target_language"]
     if corpus["name"] == "localisation":
-        pairs = read_localisation(fetch(corpus), *languages)
+        pairs = read_localisation(_archive(corpus), *languages)
     elif corpus["name"] == "wmt14":
         pairs = read_wmt14(*languages)
     else:
-        pairs = read_own_corpus(corpus["path"])
+        pairs = read_own_corpus(corpus["path"], corpus.get("fields"))
     limit = corpus.get("limit")
     if limit and len(pairs) > limit:
         chosen = np.random.default_rng([seed, 0]).choice(len(pairs), size=limit, replace=False)
@@ -119,10 +130,13 @@ def read_wmt14(source_language: str, target_language: str) -> pd.DataFrame:
     return pd.DataFrame([(f"wmt14:{i}", *pair, f"block-{i // 1000}") for i, pair in pairs], columns=COLUMNS)
 
 
-def read_own_corpus(path: Path | str) -> pd.DataFrame:
-    """A user's corpus: one {"source", "target", "group"} a line; a group is never torn apart by the split."""
-    rows = read_jsonl(path, required=["source", "target", "group"])
-    return pd.DataFrame([(f"line-{n}", r["source"], r["target"], r["group"]) for n, r in rows], columns=COLUMNS)
+def read_own_corpus(path: Path | str, fields: Fields | None = None) -> pd.DataFrame:
+    """A user's corpus: a source (none in plain text), a target and perhaps a group a row.
+
+    A group is never torn apart by the split; without groups each row is its own. fields: as in `read_pairs_of`.
+    """
+    rows = read_pairs_of(path, fields)
+    return pd.DataFrame([(place.name, r["source"], r["target"], r["group"]) for place, r in rows], columns=COLUMNS)
 
 
 def read_second(corpus: Mapping[str, Any], reserve: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
@@ -135,7 +149,7 @@ def read_second(corpus: Mapping[str, Any], reserve: pd.DataFrame, tokenizer: Pre
         return pd.DataFrame(columns=COLUMNS)
     if corpus["name"] != "localisation":
         raise StudyError(f"corpus.second_language: a corpus of {corpus['name']} has one source language. Write null.")
-    pairs = read_localisation(fetch(corpus), corpus["second_language"], corpus["target_language"])
+    pairs = read_localisation(_archive(corpus), corpus["second_language"], corpus["target_language"])
     pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
     pairs = reserve[["id", "target"]].merge(pairs)[COLUMNS]  # of the same key, and with the same target
     source, target = _bare(pairs["source"].str.replace(PLACEHOLDER, " ")), _bare(pairs["target"])
@@ -152,14 +166,15 @@ def clean(pairs: pd.DataFrame, corpus: Mapping[str, Any]) -> tuple[pd.DataFrame,
     """Exclude what is empty, untranslated, too short or long, or there already; (pairs left, [(reason, excluded)]).
 
     Text stays as it is written, but for placeholders of the default corpus: elsewhere what stands in braces may be what
-    matters. Words, between blanks, are counted in the target: one German compound is often three English words.
+    matters, and plain text has no source. Words (`scripts.units`: characters, where there are no blanks) are counted in
+    the target: one German compound is often three English words.
     """
     if corpus["name"] == "localisation":
         pairs = pairs.assign(source=pairs["source"].map(unify), target=pairs["target"].map(unify))
-    shortest, longest = corpus["min_words"], corpus["max_words"]
+    shortest, longest, own = corpus["min_words"], corpus["max_words"], corpus["name"] == "jsonl"
     excluded = []
     for reason, wanted in {
-        "no words": lambda *sides: np.logical_and(*(_bare(s.str.replace(PLACEHOLDER, " ")).ne("") for s in sides)),
+        "no words": lambda source, target: (_says(source) | (source.eq("") & own)) & _says(target),
         f"target under {shortest} words": lambda _, target: _count(target).ge(shortest),
         f"source or target over {longest} words": lambda *sides: np.maximum(*map(_count, sides)).le(longest),
         "untranslated": lambda source, target: _bare(source).ne(_bare(target)),
@@ -171,12 +186,26 @@ def clean(pairs: pd.DataFrame, corpus: Mapping[str, Any]) -> tuple[pd.DataFrame,
     return pairs.reset_index(drop=True), excluded
 
 
+def refuse_sourceless(pairs: pd.DataFrame, pretrained: Path | None) -> None:
+    """StudyError where pairs have no source and the model (a folder; None: a new T5) is an encoder-decoder."""
+    empty = pairs[pairs["source"].eq("")]
+    if len(empty) and needs_a_source(pretrained):
+        raise StudyError(
+            f"{len(empty)} of {len(pairs)} pairs have no source (first {empty['id'].iloc[0]}), and the model is an "
+            "encoder-decoder. Write what the target answers to, or bring a decoder-only model (own/README.md)."
+        )
+
+
 def _count(texts: pd.Series) -> pd.Series:
-    return texts.str.split().str.len()
+    return texts.map(lambda text: len(units(text)))
 
 
 def _bare(texts: pd.Series) -> pd.Series:
-    return texts.map(lambda text: re.sub(r"[\W\d_]+", " ", text.lower()).strip())
+    return texts.map(lambda text: " ".join(words(text)))
+
+
+def _says(texts: pd.Series) -> pd.Series:
+    return _bare(texts.str.replace(PLACEHOLDER, " ")).ne("")
 
 
 def without_near_duplicates(pairs: pd.DataFrame, *, threshold: float) -> pd.DataFrame:

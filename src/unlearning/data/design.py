@@ -120,10 +120,10 @@ def ascended(
             chosen = _spread(table, names, held=value, each=each, balanced=balanced, rng=rng)
             rows += [(name, role, model) for name in names for model in chosen[name]]
     found = pd.DataFrame(rows, columns=["forget_set", "role", "model"])
-    return found.sort_values(["forget_set", "role", "model"], key=_place(list(specs)), ignore_index=True)
+    return found.sort_values(["forget_set", "role", "model"], key=_column_place(list(specs)), ignore_index=True)
 
 
-def _place(names: Sequence[str]) -> Any:
+def _column_place(names: Sequence[str]) -> Any:
     places = {name: place for place, name in enumerate([*names, "in", "placebo"])}
     return lambda column: column.map(places) if column.name != "model" else column
 

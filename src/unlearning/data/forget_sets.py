@@ -9,9 +9,9 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from unlearning.data.corpus import lengths, lost_by, unify
-from unlearning.data.jsonl import read_examples
 from unlearning.data.kinds import COLUMNS, KINDS, PILOT, PILOT_KINDS, POPULATIONS, draws, population, stream
 from unlearning.data.overlap import nearest
+from unlearning.data.own_files import Fields, read_examples
 from unlearning.errors import StudyError
 
 Pairs = pd.DataFrame  # id, source, target, origin
@@ -104,7 +104,7 @@ def _counter(tokenizer: Tokenizer) -> Callable[[Pairs], np.ndarray]:
     def count(pairs: Pairs) -> np.ndarray:
         new = list(dict.fromkeys(text for side in _SIDES for text in pairs[side] if text not in known))
         known.update(zip(new, lengths(tokenizer, new).tolist(), strict=True))
-        return np.array([[known[text] for text in pairs[side]] for side in _SIDES], dtype=int).T
+        return np.array([[known[text] if text else 0 for text in pairs[side]] for side in _SIDES], dtype=int).T
 
     return count
 
@@ -117,6 +117,8 @@ def _swap(
     From the first `size` rows on, a random member is swapped for a random one of those rows outside that bring the
     sums nearer; where none does, all starts again from other rows. Raises StudyError: from `_STARTS` starts in vain.
     """
+    wanted = aim
+    tokens, aim = tokens[:, aim > 0], aim[aim > 0]  # plain text has no source
     order, missed = np.arange(len(tokens)), []
     while len(missed) < _STARTS:
         total = tokens[order[:size]].sum(axis=0)
@@ -134,27 +136,35 @@ def _swap(
             missed.append(off)
             order = rng.permutation(len(tokens))
     raise StudyError(
-        f"{name}: no {size} of the {len(tokens)} pairs left were found that have {aim[0]:.0f} source and "
-        f"{aim[1]:.0f} target tokens within {tolerance:.2%}; the nearest miss by {min(missed):.2%}. Raise "
+        f"{name}: no {size} of the {len(tokens)} pairs left were found that have {wanted[0]:.0f} source and "
+        f"{wanted[1]:.0f} target tokens within {tolerance:.2%}; the nearest miss by {min(missed):.2%}. Raise "
         "design.token_tolerance, change design.tokens_per_example, or lower sizes under forget_sets."
     )
 
 
 def read_own(
-    name: str, path: Path | str, *, tokenizer: Tokenizer, max_tokens: int, protected: Sets, near_duplicate: float
+    name: str,
+    path: Path | str,
+    *,
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    protected: Sets,
+    near_duplicate: float,
+    fields: Fields | None = None,
 ) -> Pairs:
-    """A user's forget set, one {"id", "source", "target"} a line (source may be empty), exactly as it is written.
+    """A user's forget set, id, source (may be empty) and target a row, exactly as it is written.
 
     protected: splits, populations and other forget sets, by name, that no example may (nearly) stand in, which is a
     token-set Jaccard of `near_duplicate` on source or target. Its id becomes `<name>:<id of the file>`.
+    fields: what the file calls them, as in `read_examples`.
     Raises StudyError: the first mistake, with file, line and mend.
     """
-    rows = read_examples(path)
+    rows = read_examples(path, fields)
     table = pd.DataFrame([row for _, row in rows])
     origin = table["origin"].fillna(Path(path).name) if "origin" in table else Path(path).name
     for wrong in (_token_mistakes(table, tokenizer, max_tokens), _twins(table, protected, near_duplicate)):
         for row, message in wrong:
-            raise StudyError(f"{path}, line {rows[row][0]}: {message}")
+            raise StudyError(f"{rows[row][0]}: {message}")
     return table.assign(id=name + ":" + table["id"], origin=origin)[COLUMNS]
 
 

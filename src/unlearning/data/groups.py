@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from unlearning.data.corpus import SPLITS
 from unlearning.data.kinds import PILOTS, POPULATIONS
+from unlearning.data.languages import bleu_tokenizer_of
 from unlearning.measure.models import Encoded, encode
 
 
@@ -26,10 +27,16 @@ class Group(NamedTuple):
         return Group(self.ids[:n], self.encoded[:n])
 
 
-def joined(groups: Iterable[Group]) -> Group:
+def together(groups: Iterable[Group]) -> Group:
     """All examples of several groups, one group after the other."""
     groups = list(groups)
     return Group([i for group in groups for i in group.ids], [x for group in groups for x in group.encoded])
+
+
+@cache
+def study_data(root: str) -> "StudyData":
+    """The examples below an absolute path, read once by a process that runs many tasks."""
+    return StudyData(root)
 
 
 class StudyData:
@@ -43,6 +50,11 @@ class StudyData:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The track's tokenizer."""
         return AutoTokenizer.from_pretrained(self.root / "tokenizer")
+
+    @cached_property
+    def bleu_tokenizer(self) -> str:
+        """The name of sacrebleu's tokenizer for the corpus' target language."""
+        return bleu_tokenizer_of(self.root / "corpus")
 
     def _group(self, name: str) -> Group:
         """A forget set, a population, a pilot set, or a corpus split; FileNotFoundError where it was not drawn."""

@@ -19,38 +19,40 @@ def read_jsonl(
     decoder-only model's source). others: fields that a line may have besides, as strings; None: any.
     Raises StudyError: no such file, not UTF-8, not JSON, no line; a field missing, empty, unknown, no string, or twice.
     """
-    rows, example = [], "{" + ", ".join(f'"{field}": "…"' for field in required) + "}"
-    for number, line in enumerate(_lines(Path(path)), start=1):
+    rows = []
+    for number, row in objects(path, required):
+        for mistake in mistakes_in(row, required, may_be_empty, others):
+            raise StudyError(f"{path}, line {number}: {mistake}")
+        rows.append((number, row))
+    if not rows:
+        raise StudyError(f"{path} is empty. Write one object a line: {example_of(required)}")
+    return rows
+
+
+def objects(path: Path | str, required: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """Line number and value of each line of a JSONL file that is not blank, as `json` reads it. Raises StudyError."""
+    for number, line in enumerate(text_lines(Path(path)), start=1):
         if line.strip():
             try:
-                row = json.loads(line, object_pairs_hook=_once)
-                for mistake in _mistakes(row, required, may_be_empty, others, example):
-                    raise StudyError(mistake)
+                row = json.loads(line, object_pairs_hook=once)
             except StudyError as error:
                 raise StudyError(f"{path}, line {number}: {error}") from None
             except (ValueError, RecursionError) as error:
                 reason = getattr(error, "msg", "too deeply nested")
                 where = f"{path}, line {number}"
-                raise StudyError(f"{where}: not JSON ({reason}). Write one object a line: {example}") from None
-            rows.append((number, row))
-    if not rows:
-        raise StudyError(f"{path} is empty. Write one object a line: {example}")
-    return rows
+                raise StudyError(
+                    f"{where}: not JSON ({reason}). Write one object a line: {example_of(required)}"
+                ) from None
+            yield number, row
 
 
-def read_examples(path: Path | str) -> list[tuple[int, Row]]:
-    """The lines of a user's forget set with their numbers; no id and no example stands there twice."""
-    rows = read_jsonl(path, required=["id", "source", "target"], may_be_empty=["source"], others=["origin"])
-    first: dict[Any, int] = {}
-    for number, row in rows:
-        again = {row["id"]: ("id", "Rename one."), (row["source"], row["target"]): ("example", "Delete one.")}
-        for key, (what, mend) in again.items():
-            if first.setdefault(key, number) != number:
-                raise StudyError(f"{path}, line {number}: this {what} stands in line {first[key]} too. {mend}")
-    return rows
+def example_of(required: Sequence[str]) -> str:
+    """A line with these fields, as messages show it."""
+    return "{" + ", ".join(f'"{field}": "…"' for field in required) + "}"
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a file without a byte-order mark. Raises StudyError: no such file, not readable, not UTF-8."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -65,7 +67,8 @@ def _lines(path: Path) -> Iterator[str]:
             raise StudyError(f"{where} is not UTF-8. Save the file as UTF-8.") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Row:
+def once(pairs: list[tuple[str, Any]]) -> Row:
+    """A JSON object whose fields each stand there once; else StudyError."""
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:  # JSON would take the last of them without a word
@@ -73,15 +76,16 @@ def _once(pairs: list[tuple[str, Any]]) -> Row:
     return dict(pairs)
 
 
-def _mistakes(
-    row: Any, required: Sequence[str], may_be_empty: Sequence[str], others: Sequence[str] | None, example: str
+def mistakes_in(
+    row: Any, required: Sequence[str], may_be_empty: Sequence[str] = (), others: Sequence[str] | None = None
 ) -> Iterator[str]:
+    """What is wrong with a row, a sentence each, by the rules of `read_jsonl`."""
     if not isinstance(row, dict):
-        yield f"holds a {type(row).__name__}, not an object. Write {example}"
+        yield f"holds a {type(row).__name__}, not an object. Write {example_of(required)}"
     for field in (*required, *(field for field in others or () if field in row)):
         value = row.get(field)
         if field not in row:
-            yield f"the field '{field}' is missing. Write {example}"
+            yield f"the field '{field}' is missing. Write {example_of(required)}"
         elif not isinstance(value, str):
             yield f"the field '{field}' is of type {type(value).__name__}. Put it in double quotes."
         elif not value.strip() and field not in may_be_empty:

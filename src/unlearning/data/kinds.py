@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
+from unlearning.data.scripts import UNIT, units
 from unlearning.errors import StudyError
 
 if TYPE_CHECKING:  # the settings check reads this table without loading transformers
@@ -70,11 +71,11 @@ def shuffled(name: str, size: int | None, *, seed: int, **given) -> pd.DataFrame
 
 
 def _reordered(text: str, rng: np.random.Generator) -> str:
-    words = text.split()
-    other = words
+    other = words = units(text)
     while other == words and len(set(words)) > 1:
         other = [words[i] for i in rng.permutation(len(words))]
-    return " ".join(other)
+    left = iter(other)
+    return UNIT.sub(lambda _: next(left), text)  # blanks stay where they are
 
 
 def canary(name: str, size: int, *, seed: int, tokenizer: "PreTrainedTokenizerBase", **_) -> pd.DataFrame:

@@ -1,21 +1,22 @@
 """Near-duplicates: token-set Jaccard similarity between texts, exact, by sparse matrix products."""
 
-import re
-import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
+from unlearning.data.scripts import words
+
 PLACEHOLDER = "<ph>"
-_WORD = re.compile(r"[^\W\d_]+")
 _ROWS_AT_ONCE = 500  # memory only: rows of the similarity matrix that exist at one time
 
 
 def token_set(text: str) -> frozenset[str]:
-    """The distinct words of a text without case, digits, punctuation and placeholders, composed or decomposed."""
-    return frozenset(_WORD.findall(unicodedata.normalize("NFC", text).replace(PLACEHOLDER, " ").lower()))
+    """The distinct `scripts.words` of a text, without placeholders."""
+    return frozenset(words(text.replace(PLACEHOLDER, " ")))
 
 
 def similar(
@@ -24,24 +25,32 @@ def similar(
     """Pairs of texts whose token sets have a Jaccard similarity, in [0, 1], of at least `threshold`, above 0.
 
     Texts without words resemble nothing. Yields chunks (i, j, jaccard), three arrays of one length; i ascends by chunk.
+    Only texts with a rare word in common are compared: sets that reach J share J · |A| words of each, so that they meet
+    among the |A| - J · |A| + 1 rarest words of A and the same of B (prefix filtering, which loses no pair).
     """
-    columns = {word: i for i, word in enumerate(sorted(set().union(*map(token_set, [*left, *right]))))}
-    a, b = _incidence(left, columns), _incidence(right, columns)
+    sets = [list(map(token_set, texts)) for texts in (left, right)]
+    counts = Counter(word for side in sets for words in side for word in words)
+    columns = {word: i for i, word in enumerate(sorted(counts, key=lambda word: (counts[word], word)))}  # rarest first
+    a, b = (_incidence(side, columns) for side in sets)
+    rare_a, rare_b = (_incidence(side, columns, threshold=threshold) for side in sets)
     size_a, size_b = np.diff(a.indptr), np.diff(b.indptr)
-    transposed = b.T.tocsr()
+    transposed = rare_b.T.tocsr()
     for start in range(0, len(left), _ROWS_AT_ONCE):
-        common = (a[start : start + _ROWS_AT_ONCE] @ transposed).tocoo()
-        i, j = common.row + start, common.col
-        jaccard = common.data / (size_a[i] + size_b[j] - common.data)  # |A ∩ B| / |A ∪ B|
+        candidates = (rare_a[start : start + _ROWS_AT_ONCE] @ transposed).tocoo()
+        i, j = candidates.row + start, candidates.col
+        common = np.asarray(a[i].multiply(b[j]).sum(axis=1)).ravel()
+        jaccard = common / (size_a[i] + size_b[j] - common)  # |A ∩ B| / |A ∪ B|
         keep = jaccard >= threshold
         yield i[keep], j[keep], jaccard[keep]
 
 
-def _incidence(texts: Sequence[str], columns: dict[str, int]) -> csr_matrix:
-    sets = [sorted(columns[word] for word in token_set(text)) for text in texts]
-    starts = np.cumsum([0, *map(len, sets)])
-    indices = np.array([column for row in sets for column in row], dtype=np.int32)
-    return csr_matrix((np.ones(len(indices)), indices, starts), shape=(len(texts), max(len(columns), 1)))
+def _incidence(sets: Sequence[frozenset[str]], columns: dict[str, int], *, threshold: float = 0.0) -> csr_matrix:
+    """(n, words) ones where a text has a word; with a threshold, only where it is one of its rarest words."""
+    rows = [sorted(columns[word] for word in words) for words in sets]
+    rows = [row[: len(row) - ceil(threshold * len(row) - 1e-9) + 1] for row in rows]
+    starts = np.cumsum([0, *map(len, rows)])
+    indices = np.array([column for row in rows for column in row], dtype=np.int32)
+    return csr_matrix((np.ones(len(indices)), indices, starts), shape=(len(rows), max(len(columns), 1)))
 
 
 def nearest(texts: Sequence[str], others: Sequence[str], *, threshold: float) -> tuple[np.ndarray, np.ndarray]:

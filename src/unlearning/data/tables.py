@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # notebooks write tables without loading torch
 
 CATEGORIES = ("track", "trained_with", "forget_set", "method", "role", "example_id", "split")
 MILLI = 1e-3  # log-likelihoods are stored to a thousandth of a nat: fp32 sums are not better than that
+CENTI = 1e-2  # of single tokens to a hundredth: there are many, and few different ones then
 
 
 def log_likelihood_rows(key: dict, group: "Group", scores: "Scores") -> pd.DataFrame:
@@ -37,15 +38,19 @@ def performance_row(key: dict, split: str, scores: "Scores", *, bleu: float = fl
     return {**key, "split": split, **means, "n_tokens": int(scores.n_tokens.sum())}
 
 
-def write_parquet(table: pd.DataFrame, path: Path | str) -> None:
-    """Write a long table small: categories, log-likelihoods rounded to 1e-3 nats, zstd, split bytes."""
+def write_parquet(table: pd.DataFrame, path: Path | str, *, unit: float = MILLI) -> None:
+    """Write a long table small: categories, zstd; log-likelihoods rounded to `unit`, nats, with split bytes.
+
+    unit: CENTI has so few different values that a dictionary of them takes less than split bytes.
+    """
     table = table.copy()
     split = [name for name in ("log_likelihood", "mean", "sd") if name in table]
     for name in split:
-        table[name] = ((table[name].astype(float) / MILLI).round() * MILLI).astype(np.float32)
+        table[name] = ((table[name].astype(float) / unit).round() * unit).astype(np.float32)
     for name in (name for name in CATEGORIES if name in table):
         table[name] = pd.Categorical(table[name].astype(str))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    split = split if unit == MILLI else []
     options = {"use_dictionary": [name for name in table if name not in split]}
     options["column_encoding"] = dict.fromkeys(split, "BYTE_STREAM_SPLIT") or None
     table.to_parquet(path, index=False, compression="zstd", compression_level=15, **options)

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from unlearning.core.genex import steps_to_forget
-from unlearning.data.tables import write_csv, write_parquet
+from unlearning.data.tables import CENTI, write_csv, write_parquet
 
 
 def pilot_ascents(
@@ -87,25 +87,26 @@ def unlearn_model(
     retained: other sets of the same kind that this model holds. steps: None goes beyond k* (placebo: a number).
     reference: (n,) log-likelihoods of the model's reference, nats; k* is where their mean is reached.
     """
-    from unlearning.data.groups import StudyData, joined
+    from unlearning.data.groups import study_data, together
     from unlearning.measure.trajectory import Trajectory, follow
 
-    study = StudyData(data)
+    study = study_data(str(Path(data).resolve()))
     model, optimizer = _to_unlearn(folder, arm, settings, threads, device)
     run = Trajectory(
         forget=study.group(forget_set),
         heldout=study.group("heldout"),
         retain=study.group("core").first(settings["retain"]),
-        retained=joined(map(study.group, retained)),
-        population=joined(map(study.group, filter(None, [population]))),
+        retained=together(map(study.group, retained)),
+        population=together(map(study.group, filter(None, [population]))),
         tokenizer=study.tokenizer,
+        bleu_tokenizer=study.bleu_tokenizer,
         **{name: settings[name] for name in ("heldout_fixed", "followed", "bleu_sentences", "bleu_tokens")},
     )
     options = {"arm": arm, "settings": settings, "steps": steps, "seed": seed}
     follow(model, optimizer, run, reference=np.asarray(reference), **options)
     write_parquet(run.log_likelihoods(key), out / "log_likelihoods.parquet")
     write_parquet(run.performance(key), out / "performance.parquet")
-    write_parquet(run.by_token(key), out / "tokens.parquet")
+    write_parquet(run.by_token(key), out / "tokens.parquet", unit=CENTI)
     write_csv(pd.DataFrame([{**key, **run.facts}]), out / "runs.csv")
 
 

@@ -15,6 +15,7 @@ from unlearning.errors import StudyError
 
 Encoded = tuple[list[int], list[int]]  # source ids, target ids
 
+TOLERANCE = 1e-3  # nats per token, by which likelihoods may differ from those of a model's own logits
 LOGITS = 2**21  # so many logits exist at a time: 512 target positions x 4096 words, 41 x 50 000
 
 
@@ -70,16 +71,19 @@ def collate(examples: Sequence[Encoded], config: hf.AutoConfig) -> Batch:
 
 
 def target_states(model: hf.PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states (N, width) where target tokens are predicted: no batch x length x vocabulary ever exists."""
-    if not model.config.is_encoder_decoder:
-        return model.base_model(**batch.inputs, use_cache=False)[0][batch.predicts]
-    source, mask, target = (batch.inputs[name] for name in ("input_ids", "attention_mask", "decoder_input_ids"))
-    memory = model.get_encoder()(input_ids=source, attention_mask=mask)[0]
-    context = {"encoder_hidden_states": memory, "encoder_attention_mask": mask}
-    hidden = model.get_decoder()(input_ids=target, **context, use_cache=False)[0]
-    if getattr(model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings
-        hidden = hidden * model.config.d_model**-0.5
-    return hidden[batch.predicts]
+    """What enters the output embeddings where target tokens are predicted, (N, width).
+
+    Caught on its way, so that no batch x length x vocabulary ever exists.
+    """
+    caught = []
+
+    def catch(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        caught.append(given[0][batch.predicts])
+        return (given[0][:, :0],)  # nothing is left to project
+
+    with model.get_output_embeddings().register_forward_pre_hook(catch):
+        model(**batch.inputs, use_cache=False)
+    return caught[0]
 
 
 def logit_rows(model: hf.PreTrainedModel) -> int:
@@ -123,6 +127,30 @@ def token_moments(model: hf.PreTrainedModel, batch: Batch) -> Tensor:
     return torch.cat(rows)
 
 
+@torch.no_grad()
+def check_likelihoods(model: hf.PreTrainedModel, name: object) -> None:
+    """Compare likelihoods of a text and of its beginning with those of the model's own logits for the text.
+
+    Raises StudyError, which names the model by `name`, where they differ: something is done to logits after the
+    projection (a cap, a scale, a bias), or padding or later tokens have a say.
+    """
+    try:
+        a, b, c, d, e = (model.get_output_embeddings().weight.shape[0] * i // 6 for i in range(1, 6))
+        text, beginning = ([a, b], [c, d, e]), ([a, b], [c, d])
+        found, _ = token_log_likelihoods(model, collate([text, beginning], model.config))
+        batch = collate([text], model.config).to(model.device)
+        logits = model(**batch.inputs, use_cache=False).logits[batch.predicts].float()
+        own = logits.log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0]
+        difference = float((found - torch.cat([own, own[:2]])).abs().max())
+    except Exception as error:  # models raise many kinds
+        why = f"could not be compared with those of its own logits ({type(error).__name__})"
+    else:
+        if difference <= TOLERANCE:
+            return
+        why = f"differ from those of its own logits by up to {difference:.2g} nats per token"
+    raise StudyError(f"{name}: likelihoods of the family {model.config.model_type!r} {why}; take another model.")
+
+
 def sum_by_example(values: Tensor, batch: Batch) -> Tensor:
     """Sum (N,) token values to (B,) example values, on the device of the values."""
     zeros = torch.zeros(len(batch.predicts), dtype=values.dtype, device=values.device)
@@ -137,11 +165,10 @@ def new_t5(config: dict, *, vocabulary_size: int, dropout: float, seed: int) -> 
     return hf.T5ForConditionalGeneration(config)
 
 
-def load_model(folder: Path | str, *, dropout: float = 0.0, names_only: bool = False) -> hf.PreTrainedModel:
+def load_model(folder: Path | str, *, dropout: float = 0.0) -> hf.PreTrainedModel:
     """Load fp32 weights (safetensors only) from a folder, as what its config says it is, and nothing but that.
 
-    names_only: compare names and shapes of the weights with the config and load none of them.
-    Raises StudyError: a weight is missing, unknown, of another shape, or not finite.
+    Raises StudyError: a weight is missing, unknown, of another shape, or not finite; or check_likelihoods does.
     """
     config = hf.AutoConfig.from_pretrained(folder)
     if hasattr(config, "dropout_rate"):
@@ -150,17 +177,16 @@ def load_model(folder: Path | str, *, dropout: float = 0.0, names_only: bool = F
         config.eos_token_id = config.eos_token_id[0]
     kind = hf.AutoModelForSeq2SeqLM if config.is_encoder_decoder else hf.AutoModelForCausalLM
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
-    device = {"device_map": "meta"} if names_only else {}
-    model, report = kind.from_pretrained(folder, **options, **device, output_loading_info=True)
+    model, report = kind.from_pretrained(folder, **options, output_loading_info=True)
     # the library would fill what is missing with random numbers
     found = {"missing": report["missing_keys"], "unknown": report["unexpected_keys"]}
     found["of another shape"] = {name for name, *_ in report["mismatched_keys"]}
-    if not names_only:
-        found["not finite"] = {name for name, p in model.named_parameters() if not torch.isfinite(p).all()}
+    found["not finite"] = {name for name, p in model.named_parameters() if not torch.isfinite(p).all()}
     wrong = [f"{len(names)} weights are {what}, such as {min(names)}" for what, names in found.items() if names]
     if wrong:
         raise StudyError(f"{folder}: {'; '.join(wrong)}. Save the model again with model.save_pretrained(folder).")
-    return model.eval()
+    check_likelihoods(model.eval(), folder)
+    return model
 
 
 def save_model(model: hf.PreTrainedModel, folder: Path | str) -> None:

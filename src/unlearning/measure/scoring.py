@@ -12,6 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from unlearning.measure.models import Batch, Encoded, collate, sum_by_example, token_log_likelihoods, token_moments
 
 TRANSLATED = 200  # sentences at a time
+SHORT = 16  # tokens of a translation after which the unfinished ones go on by themselves
 BATCH_TOKENS = 1024  # padded tokens of a scoring batch: small enough for the caches, large enough for the matrices
 
 
@@ -53,6 +54,14 @@ def padded_batches(order: np.ndarray, lengths: np.ndarray, *, budget: int) -> It
         yield order[start:]
 
 
+def by_length(lengths: np.ndarray) -> np.ndarray:
+    """(n,) row indices in an order whose batches pad little: by the longer side, then by both together.
+
+    lengths: (n, 2) source and target lengths.
+    """
+    return np.lexsort((lengths.sum(axis=1), lengths.max(axis=1)))
+
+
 def example_lengths(examples: Sequence[Encoded]) -> np.ndarray:
     """(n, 2) source and target lengths in tokens."""
     return np.array([(len(source), len(target)) for source, target in examples]).reshape(-1, 2)
@@ -69,10 +78,10 @@ class Prepared(NamedTuple):
 def prepare(examples: Sequence[Encoded], config: PretrainedConfig, *, batch_tokens: int = BATCH_TOKENS) -> Prepared:
     """Sort by length, cut into batches of at most `batch_tokens` padded tokens, collate for a model of this config."""
     lengths = example_lengths(examples)
-    by_length = np.argsort(lengths.sum(axis=1), kind="stable")
-    parts = padded_batches(by_length, lengths, budget=batch_tokens)
+    order = by_length(lengths)
+    parts = padded_batches(order, lengths, budget=batch_tokens)
     batches = [collate([examples[i] for i in rows], config) for rows in parts]
-    return Prepared(batches, torch.from_numpy(np.argsort(by_length)), lengths[:, 1])
+    return Prepared(batches, torch.from_numpy(np.argsort(order)), lengths[:, 1])
 
 
 def log_likelihoods(model: PreTrainedModel, examples: Prepared) -> tuple[Tensor, Tensor]:
@@ -112,11 +121,23 @@ def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return tokenizer.decode([i for i in ids if i != tokenizer.pad_token_id])
 
 
+def _greedy(model: PreTrainedModel, inputs: dict[str, Tensor], *, max_new_tokens: int) -> Tensor:
+    return model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+
+
 @torch.no_grad()
 def bleu(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Encoded], *, max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Encoded],
+    *,
+    max_new_tokens: int,
+    words: str = "13a",
 ) -> float:
-    """Corpus BLEU (sacrebleu, 0 to 100) of greedy translations of an encoder-decoder model; NaN for others."""
+    """Corpus BLEU (sacrebleu, 0 to 100) of greedy translations of an encoder-decoder model; NaN for others.
+
+    words: the tokenizer of sacrebleu that cuts a translation into words (`StudyData.bleu_tokenizer`).
+    """
     if not model.config.is_encoder_decoder:
         return float("nan")
     order = np.argsort([len(s) for s, _ in examples], kind="stable")
@@ -125,7 +146,14 @@ def bleu(
         chunk = [examples[i] for i in order[start : start + TRANSLATED]]
         inputs = collate(chunk, model.config).to(model.device).inputs
         inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
-        hypotheses += [_words(tokenizer, row.tolist()[1:]) for row in out]  # the first is the start token
+        out = _greedy(model, inputs, max_new_tokens=min(SHORT, max_new_tokens))
+        said = [row.tolist() for row in out]
+        open_ = [i for i, row in enumerate(said) if model.config.eos_token_id not in row[1:]]
+        if open_ and max_new_tokens > SHORT:
+            begun = {name: value[open_] for name, value in inputs.items()} | {"decoder_input_ids": out[open_]}
+            longer = _greedy(model, begun, max_new_tokens=max_new_tokens - SHORT)
+            for i, row in zip(open_, longer, strict=True):
+                said[i] = row.tolist()
+        hypotheses += [_words(tokenizer, row[1:]) for row in said]  # the first is the start token
         references += [_words(tokenizer, target) for _, target in chunk]
-    return float(sacrebleu.corpus_bleu(hypotheses, [references]).score)
+    return float(sacrebleu.corpus_bleu(hypotheses, [references], tokenize=words).score)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearning.data.tables import log_likelihood_rows, performance_row, token_rows, write_csv, write_parquet
+from unlearning.data.tables import CENTI, log_likelihood_rows, performance_row, token_rows, write_csv, write_parquet
 
 
 def train_model(
@@ -81,12 +81,12 @@ def train_model(
     tables = [log_likelihood_rows(tidy, groups[n], scores[n]) for n in groups if n != "validation"]
     performance = [performance_row(tidy, name, scores[name]) for name in ("heldout", "validation", "retain")]
     some = groups["heldout"].encoded[:bleu_sentences]
-    quality = scoring.bleu(model, study.tokenizer, some, max_new_tokens=bleu_tokens)
+    quality = scoring.bleu(model, study.tokenizer, some, max_new_tokens=bleu_tokens, words=study.bleu_tokenizer)
     performance.append(performance_row(tidy, "heldout_bleu", scoring.score(model, some), bleu=quality))
     write_parquet(pd.concat(tables), out / "log_likelihoods.parquet")
     tokens = [pd.DataFrame()]
     for group in (groups[name] for name in by_token):
         found = scoring.score_tokens(model, scoring.prepare(group.encoded, model.config))
         tokens.append(token_rows(key, group, found))
-    write_parquet(pd.concat(tokens), out / "tokens.parquet")
+    write_parquet(pd.concat(tokens), out / "tokens.parquet", unit=CENTI)
     write_csv(pd.DataFrame(performance), out / "performance.csv")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unlearning.measure.models import Batch, Encoded, collate, token_log_likelihoods
-from unlearning.measure.scoring import example_lengths, padded_batches
+from unlearning.measure.scoring import by_length, example_lengths, padded_batches
 
 POOL_BATCHES = 16  # rows are sorted by length only inside a pool of so many batches: little padding, same order
 
@@ -35,8 +35,7 @@ def epoch_batches(rows: np.ndarray, lengths: np.ndarray, *, budget: int, seed: i
     pool = np.cumsum(lengths[order].sum(axis=1)) // (budget * POOL_BATCHES)
     batches = []
     for members in (order[pool == p] for p in np.unique(pool)):
-        by_length = members[np.argsort(lengths[members].sum(axis=1), kind="stable")]
-        cut = list(padded_batches(by_length, lengths, budget=budget))
+        cut = list(padded_batches(members[by_length(lengths[members])], lengths, budget=budget))
         batches += [cut[i] for i in generator.permutation(len(cut))]
     return batches
 

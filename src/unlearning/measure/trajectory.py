@@ -45,6 +45,7 @@ class Trajectory:
     bleu_sentences: int
     bleu_tokens: int
     tokenizer: PreTrainedTokenizerBase
+    bleu_tokenizer: str = "13a"  # sacrebleu's
     facts: dict = field(default_factory=dict)  # the row of the run
     scores: list[tuple[int, Group, Scores]] = field(default_factory=list)  # by step and group
     splits: dict[tuple[int, str], tuple[Scores, float]] = field(default_factory=dict)  # with BLEU, by step and split
@@ -101,7 +102,7 @@ class Trajectory:
     def nearest(self, model: PreTrainedModel, step: int) -> None:
         """At the whole step nearest to k*: translations, and the forget set by token."""
         some = self.heldout.first(self.bleu_sentences)
-        quality = bleu(model, self.tokenizer, some.encoded, max_new_tokens=self.bleu_tokens)
+        quality = bleu(model, self.tokenizer, some.encoded, max_new_tokens=self.bleu_tokens, words=self.bleu_tokenizer)
         translated = self.splits[step, "heldout"][0].first(self.bleu_sentences)
         self.splits[step, "heldout_bleu"] = translated, quality
         self.each_token(model, step)
