@@ -69,7 +69,9 @@ def test_a_trained_model_is_scored_by_token_on_what_it_may_have_to_forget(traine
     table = pd.read_parquet(trained[1] / "log_likelihoods.parquet").astype({"example_id": str}).set_index("example_id")
     sums = tokens.groupby("example_id")["log_likelihood"].sum()
     assert len(sums) == 12 and (tokens.groupby("example_id").size() == table.loc[sums.index, "n_tokens"]).all()
-    assert sums.to_numpy() == pytest.approx(table.loc[sums.index, "log_likelihood"].to_numpy(), abs=0.1)  # to 0.01 a token
+    assert sums.to_numpy() == pytest.approx(
+        table.loc[sums.index, "log_likelihood"].to_numpy(), abs=0.1
+    )  # to 0.01 a token
     assert (tokens["log_likelihood"] <= 0).all() and (tokens["mean"] < 0).all() and (tokens["sd"] >= 0).all()
 
 

@@ -168,7 +168,14 @@ MAPPINGS = {
     AutoModelForCausalLM: modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     AutoModelForSeq2SeqLM: modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 }
-NO_SIZE = ("_id", "window", "topk", "top_k", "period", "offset")  # how settings are called that hold a number, but no size
+NO_SIZE = (
+    "_id",
+    "window",
+    "topk",
+    "top_k",
+    "period",
+    "offset",
+)  # how settings are called that hold a number, but no size
 TINY = {  # what a setting is called: its value in a tiny model
     "per_tok": 2,
     "vocab": 50,
@@ -256,5 +263,5 @@ def test_a_bias_that_is_added_to_logits_is_found_out():
     model = tiny_model("marian", AutoModelForSeq2SeqLM)
     check_likelihoods(model, "mine")
     model.final_logits_bias.normal_()
-    with pytest.raises(StudyError, match="mine: likelihoods of the family 'marian' differ from those of its own logits"):
+    with pytest.raises(StudyError, match="mine: likelihoods of the family 'marian' differ from"):
         check_likelihoods(model, "mine")

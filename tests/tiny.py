@@ -89,7 +89,13 @@ def training_task(data: Path, optimizer: str, *, device: str = "cpu") -> dict:
     """Arguments of `train_model`: the core and one forget set."""
     settings = {**OPTIMIZERS[optimizer], **LOOP, "epochs": 4, "batch_tokens": 200, "dropout": 0.0, "clip_norm": 1.0}
     machine = {"threads": 1, "device": device, "precision": "float32"}
-    scored = {"scored": ["ind-a", "never-natural", "pilot"], "by_token": ["ind-a"], "retain": 10, "bleu_sentences": 5, "bleu_tokens": 20}
+    scored = {
+        "scored": ["ind-a", "never-natural", "pilot"],
+        "by_token": ["ind-a"],
+        "retain": 10,
+        "bleu_sentences": 5,
+        "bleu_tokens": 20,
+    }
     groups = {"repetitions": {"core": 1, "ind-a": 2}, "holds": ["core", "ind-a"]}
     what = {"data": str(data), "start": T5, "settings": settings, "seed": 1, "key": {"model": 0}}
     return what | groups | scored | machine

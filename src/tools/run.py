@@ -233,7 +233,9 @@ def _record(stage: str, seconds: float, log: Path) -> None:
     record = {"stage": stage, "seconds": round(seconds), "peak_mib": int(round(peak_mib, -1)), "tasks": tasks}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record | machine(), indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    new = path.with_name(f"{path.name}.new")  # a run that is stopped here leaves the old record whole
+    new.write_text(text + "\n", encoding="utf-8", newline="\n")
+    new.replace(path)
 
 
 def main(arguments: list[str]) -> int:
