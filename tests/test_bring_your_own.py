@@ -11,14 +11,14 @@ from tests.test_checkpoint import save
 from unlearning.measure.models import load_model
 
 EDITS = {
-    "corpus": {"name": "jsonl", "path": "own/corpus/mine.jsonl", "limit": None},
+    "corpus": {"name": "jsonl", "path": "own/corpus/mine.jsonl", "second_language": None, "limit": None},
     "model": {"path": "own/models/mine"},
     "forget_sets": {
         "ind": {"kind": "natural", "size": 16, "repetitions": 1},
         "mine": {"kind": "own", "path": "own/forget_sets/mine.jsonl", "repetitions": 2},
     },
     "populations": {"natural": 16, "canary": 40, "shuffled": 16, "secret": 40},
-    "design": {"models": 4, "min_free_columns": 0, "largest_alias": 1.0},
+    "design": {"models": 4, "min_free_columns": 0, "largest_alias": 1.0, "tokens_per_example": None},
     "ascents": {"adamw": ["mine", "ind"]},
     "claims": {"ood": "mine", "level": "ind", "headline": ["adamw"]},
     "train": {"exact_partners": {"forget_sets": ["ind"]}},

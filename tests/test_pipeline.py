@@ -242,7 +242,7 @@ def test_a_colour_a_caption_a_claims_words_and_a_docstring_make_no_measuring_sta
         "src/paper/look.py": ("#0072b2", "#123456"),  # a colour
         "src/paper/verdicts.py": ("OOD data need more", "Strange data need more"),  # a claim's words
         "src/unlearning/core/stats.py": ('"""', '"""Other words. '),  # a docstring
-        "notebooks/09_trade_off.ipynb": ("Thin: one model each", "Thin lines: one model each"),  # a caption
+        "notebooks/09_trade_off.ipynb": ("Thin: a draw, mean", "Thin lines: a draw, mean"),  # a caption
     }
     for name, (old, new) in edits.items():
         text = (study / name).read_text(encoding="utf-8")

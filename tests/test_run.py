@@ -263,6 +263,23 @@ def test_a_run_leaves_a_record_of_its_time_memory_and_machine(study, monkeypatch
     assert record["stage"] == "story" and record["peak_mib"] > 10 and record["versions"]["numpy"]
 
 
+def test_a_run_that_is_stopped_while_it_writes_its_record_leaves_the_old_one_whole(study, monkeypatch):
+    write_notebook(parameters("seed", "block"), v4.new_code_cell("1"))
+    Path("results/runs").mkdir(parents=True)
+    Path("results/runs/story.json").write_text('{"stage": "story"}')
+    write = Path.write_text
+
+    def stopped(path, text, **options):
+        if "results/runs" in path.as_posix():
+            write(path, text[:9])
+            raise KeyboardInterrupt
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", stopped)
+    assert run("story", monkeypatch=monkeypatch) == 1
+    assert stages.runs() == {"story": {"stage": "story"}}
+
+
 @pytest.mark.parametrize(
     ("source", "copy"),
     [

@@ -133,7 +133,9 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
             yield place, f"is too large ({why} {limit}). Lower it."
     if s.unlearn.bleu_tokens < corpus.max_tokens:
         yield ("unlearn", "bleu_tokens"), f"would cut translations: corpus.max_tokens is {corpus.max_tokens}. Raise it."
-    for kind in sorted(name for name, rules in KINDS.items() if rules["population"] and name not in s.populations):
+    pools = (None, "reserve", *["second"] * bool(corpus.second_language))  # what there is to draw from
+    drawn = (name for name, rules in KINDS.items() if rules["population"] and rules["pairs"] in pools)
+    for kind in sorted(name for name in drawn if name not in s.populations):
         yield ("populations",), f"how many examples of kind {kind} shall no model see? Write {kind}: 128."
     yield from _arm_mistakes(s)
     yield from _ascent_mistakes(s, families)
