@@ -110,7 +110,8 @@ def verdict(interval, *, delta: float, direction: int) -> str:
 def verdict_of_parts(verdicts: Collection[str]) -> str:
     """What a claim of several parts comes to: all must be supported, and one that is not real enough is enough.
 
-    verdicts: (n,) words, one of each part, as `verdict` gives them. One part speaks for itself. Source: this study.
+    verdicts: (n,) words without unit, one of each part, as `verdict` gives them. One part speaks for itself.
+    Source: this study.
     """
     words = list(verdicts)
     if len(words) == 1:
