@@ -416,6 +416,19 @@ def test_every_headline_contrast_is_measured_under_every_choice(robustness, tabl
     assert as_share["delta"] == pytest.approx(0.05)
 
 
+def test_losses_by_the_other_reference_are_read_where_its_k_star_lies(robustness):
+    # its k* is another: all held-out sentences are scored around the one that decides, the followed ones on the way
+    rows = robustness.set_index(["arm", "contrast", "specification"]).xs("reference: out-average", level=2)
+    decided = robustness.set_index(["arm", "contrast", "specification"]).xs("as decided", level=2)
+    for contrast in ("C3", "C4a"):
+        assert rows.loc[("adamw", contrast), "estimate"] == pytest.approx(
+            decided.loc[("adamw", contrast), "estimate"], abs=0.2
+        )
+        assert rows.loc[("adamw", contrast), "delta"] == pytest.approx(
+            decided.loc[("adamw", contrast), "delta"], rel=0.3
+        )
+
+
 def test_the_rate_that_canaries_choose_is_an_arm_or_said_to_be_none(robustness):
     rows = robustness[robustness["specification"] == "learning rate of the canary pilot"].set_index("arm")
     assert set(rows.loc["adamw", "reason"]) >= {"arm adamw-double"} and rows.loc["adamw", "estimate"].notna().all()

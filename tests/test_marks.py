@@ -131,7 +131,8 @@ def test_forests_have_a_panel_an_arm_that_has_runs():
     alone = marks.forests(both, "k_star", LOOKS, ["b"], **how)
     assert [label.get_text() for label in alone.axes[0].get_yticklabels()] == ["ood-canary"]
     assert marks.forests(both, "k_star", LOOKS, ["c"], **how) == "there is no run to show"
-    assert marks.forests(both.iloc[:0], "k_star", LOOKS, ["a"], **how) == "there is no run to show"
+    for nothing in (both.iloc[:0], pd.DataFrame()):
+        assert marks.forests(nothing, "k_star", LOOKS, ["a"], **how) == "there is no run to show"
 
 
 def test_a_draw_with_a_censored_run_is_an_open_triangle_and_its_family_has_no_limits():

@@ -129,7 +129,7 @@ def forests(
     """Forests of the families that any panel has, every draw a point, side by side, a panel a value of column `by`.
     rows: what `looks` and rows name, if not families; bound: column of what a missing value is at least (a censored
     run's last step); loss: see `loss_scale`."""
-    panels = [panel for panel in panels if (runs[by] == panel).any()]
+    panels = [panel for panel in panels if len(runs) and (runs[by] == panel).any()]
     if not panels:
         return "there is no run to show"
     here, how = runs[runs[by].isin(panels)], {"confidence": confidence, "bound": bound}

@@ -17,7 +17,7 @@ from scipy import optimize, stats
 
 from paper import look, marks, verdicts
 from paper.look import Look
-from paper.runs import Study
+from paper.runs import BY_SENTENCE, Study
 from paper.verdicts import Case, Row
 from unlearning.core import draws, genex
 from unlearning.core.draws import Contrast
@@ -168,7 +168,8 @@ def specifications(
     """Headline contrasts under other choices, one row each: arm, contrast, specification, estimate, low, high, delta
     (as shares of the same for InD: of k*, of loss at k*; no margin in BLEU), n (draws), reason.
 
-    other: the study read with the other reference. pilot: its table of learning rates, by forget_set.
+    other: the study read with the other reference; losses by it are those of the followed held-out sentences, and
+    intervals leave out the error of that sample. pilot: its table of learning rates, by forget_set.
     """
     rows = []
     for arm in claims["headline"]:
@@ -176,7 +177,7 @@ def specifications(
             row = next(row for row in verdicts.ROWS if (row.claim, row.part) == (claim, part))
             for name, case, asked, keep, why in _choices(study, other, arms, claims, arm, row, pilot):
                 found, whole = _relative(case, asked, keep) if case else (Contrast(np.nan), np.nan)
-                margin = claims["delta"][row.margin] if asked.value == row.value else np.nan
+                margin = claims["delta"][row.margin] if asked.unit == row.unit else np.nan
                 values = [found.estimate, found.low, found.high, margin * (whole if row.unit == "steps" else 1.0)]
                 relative = [x / whole if whole > 0 else np.nan for x in values]
                 rows.append((arm, claim + part, name, *relative, sum(found.n_draws), why or found.reason))
@@ -186,7 +187,7 @@ def specifications(
 
 def _relative(case: Case, row: Row, keep: slice) -> tuple[Contrast, float]:
     # the contrast, and what InD takes or loses by k*
-    whole = replace(row, value={"lost_50": "lost_100"}.get(row.value, row.value))
+    whole = replace(row, value=row.value.replace("lost_50", "lost_100"))
     ind = dict.fromkeys(case.study.families.get(case.ind, [case.ind])[keep], 1.0)
     return verdicts.contrast_of(case, row, _sides(case, row, keep)), verdicts.contrast_of(case, whole, ind).estimate
 
@@ -207,9 +208,11 @@ def _choices(study, other, arms, claims, arm, row, pilot) -> Iterator[tuple[str,
     yield "k* per token", verdicts.case_of(study, _per_token(study, arm), arms, claims, arm), row, every, ""
     yield "first half of the draws", of(arm), row, slice(n // 2), ""
     yield "second half of the draws", of(arm), row, slice(n // 2, None), ""
-    yield f"reference: {other.reference}", of(arm, other), row, every, ""
+    # all held-out sentences are scored around k* by the reference that decides, those followed at every state
+    followed = replace(row, value=f"{row.value}_fixed") if row.value in BY_SENTENCE else row
+    yield f"reference: {other.reference}", of(arm, other), followed, every, ""
     if row.value == "lost_100":
-        yield "by BLEU", of(arm), replace(row, value="lost_bleu"), every, ""
+        yield "by BLEU", of(arm), replace(row, value="lost_bleu", unit="BLEU"), every, ""
 
 
 def _canary_rate(arms: Mapping, arm: str, rates: Mapping, pilot: pd.DataFrame | None) -> tuple[str, str]:

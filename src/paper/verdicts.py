@@ -267,7 +267,7 @@ def _with_gaps(found: Contrast, table: pd.DataFrame, gone: pd.Series, bounded: b
 
 def _shared_error(case: Case, row: Row, sides: Mapping[str, float], scale: Mapping[str, float]) -> float:
     """Variance by the error that references share: of k*, and of losses by what they change with k*."""
-    shares = AT_SHARES.get(row.value, {}) if isinstance(row.value, str) else {}
+    shares = AT_SHARES.get(row.value.removesuffix("_fixed"), {}) if isinstance(row.value, str) else {}
     steps, names = case.last_steps, list(sides)
     if not (shares or row.value == "k_star") or not set(names) <= set(steps.index):
         return 0.0
