@@ -178,6 +178,15 @@ def test_losses_that_span_more_than_tenfold_get_a_scale_that_shows_the_small_one
     assert (small.get_yscale(), large.get_yscale()) == ("linear", "symlog")
 
 
+def test_steps_that_span_more_than_fourfold_get_a_scale_that_shows_the_few():
+    _, (small, large) = plt.subplots(1, 2)
+    small.plot([0, 1], [16.0, 19.0])
+    large.plot([0, 1], [8.0, 84.0])
+    for axes in (small, large):
+        marks.step_scale(axes)
+    assert (small.get_yscale(), large.get_yscale(), small.get_ylim()[0]) == ("linear", "log", 0.0)
+
+
 def test_one_legend_names_each_family_once():
     fig, axes = look.grid(1, 2, height_in=1)
     for ax in axes[0]:

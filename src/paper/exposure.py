@@ -54,7 +54,7 @@ def steps_figure(study: Study, arm: str, looks: Looks) -> Figure | str:
         generator = along(some, lambda run: run.generator_part).dropna(axis=1).mean()
         ax.plot(generator, color=look.INK, lw=1.1, ls=(0, (1, 1)))
         ax.plot([run.k_star for run in some], [0.0] * len(some), "|", color=style.colour, ms=7, mew=0.9, zorder=5)
-        ax.set_title(name, color=style.colour, loc="left", pad=2)
+        ax.set_title(name, color=style.colour, loc="left", pad=2, fontsize=8)
     return fig
 
 
@@ -102,7 +102,7 @@ def outcomes_figure(draws: pd.DataFrame, looks: Looks, arms: Sequence[str], fami
     shown = look.only(looks, set(draws.loc[draws["arm"].isin(arms), "family"]))
     if not arms:
         return "there is no run to show"
-    fig, axes = look.grid(len(arms), 2, height_in=2.0, sharex=True)
+    fig, axes = look.grid(len(arms), 2, height_in=2.2, sharex=True)
     for (i, arm), (j, (quantity, label)) in product(enumerate(arms), enumerate(OUTCOMES.items())):
         ax, key = axes[i, j], {"arm": arm, "quantity": quantity}
         table = _rows(draws, key).dropna(subset="estimate")
@@ -123,7 +123,7 @@ def outcomes_figure(draws: pd.DataFrame, looks: Looks, arms: Sequence[str], fami
             ax.plot(once["level"], line, color=look.INK, lw=0.8, ls="--", zorder=1)
         ax.set_ylabel(look.wrapped(label, 20))
         ax.set_title("" if j else f"arm {arm}", loc="left")
-        (marks.loss_scale if j else lambda ax: ax.set_ylim(bottom=0))(ax)
+        (marks.loss_scale if j else marks.step_scale)(ax)
     for ax in axes[-1] if families is None else ():
         ax.set_xlabel("nats per token, never seen")
     for ax in axes.flat if families is not None else ():

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import ArrayLike
 
 from paper import look, words
@@ -200,6 +200,17 @@ def loss_scale(ax: Axes, axis: str = "y") -> None:
     which.set(minor_locator=FixedLocator([-0.3, 0.3, 3, 30]), minor_formatter=form)
     getattr(ax, f"set_{axis}lim")(**{"right" if axis == "x" else "top": 1.6 * high})  # marks stay whole
     ax.tick_params(axis=axis, which="minor", labelsize=6)
+
+
+def step_scale(ax: Axes) -> None:
+    """Steps to forget span a factor of ten if sets were repeated: logarithmic then, else from zero."""
+    low, high = ax.dataLim.intervaly
+    if not high > 4 * low > 0:
+        ax.set_ylim(bottom=0)
+        return
+    ax.set_yscale("log")
+    ax.yaxis.set(major_locator=FixedLocator([1, 2, 5, 10, 20, 50, 100, 200, 500]), major_formatter=ScalarFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def labelled(axes: Sequence[Axes], looks: Looks) -> dict[str, Artist]:
