@@ -448,6 +448,13 @@ def test_both_kinds_of_figures_are_drawn(robustness, table):
     assert isinstance(robust.specification_figure(robustness.assign(estimate=np.nan)), str)
 
 
+def test_an_arm_with_fewer_contrasts_leaves_the_rows_of_the_other_in_place(table):
+    both, few = table, table[(table["arm"] != "adamw") | (table["claim"] == "C1")]
+    names = [[t.get_text() for t in robust.variance_figure(rows).axes[0].get_yticklabels()] for rows in (both, few)]
+    assert names[0] == names[1] and len(names[0]) > 4
+    plt.close("all")
+
+
 def made_up(rng, sd):
     draw = np.repeat(np.arange(12), 4)
     model = np.concatenate([rng.choice(16, 4, replace=False) for _ in range(12)])

@@ -197,7 +197,8 @@ def loss_scale(ax: Axes, axis: str = "y") -> None:
     getattr(ax, f"set_{axis}scale")("symlog", linthresh=0.1, linscale=1.0)
     which, form = getattr(ax, f"{axis}axis"), FuncFormatter(lambda value, _: words.number(value, "g"))
     which.set(major_locator=FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]), major_formatter=form)
-    which.set(minor_locator=FixedLocator([-0.3, 0.3, 3, 30]), minor_formatter=form)
+    between = [-0.3, 0.3, 3] if high < 5 else []  # numbers have to fit one above the other
+    which.set(minor_locator=FixedLocator(between), minor_formatter=form)
     getattr(ax, f"set_{axis}lim")(**{"right" if axis == "x" else "top": 1.6 * high})  # marks stay whole
     ax.tick_params(axis=axis, which="minor", labelsize=6)
 

@@ -106,15 +106,15 @@ def variance_figure(made: pd.DataFrame) -> Figure | str:
         return "no contrast has an interval"
     parts = rows[list(SOURCES)].clip(lower=0.0)
     shares = parts.div(parts.sum(axis=1).replace(0.0, np.nan), axis=0).fillna(0.0)
-    arms = list(dict.fromkeys(rows["arm"]))
-    fig, axes = look.grid(1, len(arms), height_in=1.2 + 0.16 * rows.groupby("arm").size().max(), sharey=True)
+    arms, names = (list(dict.fromkeys(column)) for column in (rows["arm"], rows["claim"] + rows["part"]))
+    fig, axes = look.grid(1, len(arms), height_in=1.2 + 0.16 * len(names), sharey=True)
     for ax, arm in zip(axes[0], arms, strict=True):
         here, left = rows["arm"] == arm, 0.0
-        names = list(rows.loc[here, "claim"] + rows.loc[here, "part"])
+        at = [names.index(name) for name in rows.loc[here, "claim"] + rows.loc[here, "part"]]
         for (column, label), tone, hatch in zip(SOURCES.items(), _TONES, ("", "", "////", "", ".."), strict=True):
             width = shares.loc[here, column].to_numpy()
             style = {"facecolor": tone, "edgecolor": look.INK, "hatch": hatch, "lw": 0.4, "label": label}
-            ax.barh(range(len(names)), width, left=left, height=0.7, **style)
+            ax.barh(at, width, left=left, height=0.7, **style)
             left = left + width
         marks.name_rows(ax, names)
         ax.set(title=f"arm {arm}", xlabel="share of the variance", xlim=(0, 1))

@@ -169,7 +169,7 @@ def every_draw(
     if not drawn:
         return "no run of these arms"
     columns = min(len(drawn), 4)
-    fig, axes = look.grid(-(-len(drawn) // columns), columns, height_in=1.7, sharex=True, sharey=True)
+    fig, axes = look.grid(-(-len(drawn) // columns), columns, height_in=1.7, sharey=True)
     means = marks.family_means(table, "lost_to_references", by=["arm", "family"], confidence=study.confidence)
     for ax, (title, pairs) in zip(axes.flat, drawn.items(), strict=False):
         for arm, name in pairs:
@@ -182,7 +182,8 @@ def every_draw(
         marks.zero_line(ax)
         marks.zero_line(ax, vertical=True)
         marks.loss_scale(ax)
-    axes[0, 0].invert_xaxis()
+        ax.invert_xaxis()
+        ax.xaxis.set_major_locator(MaxNLocator(3))
     for ax in axes[:, 0]:
         ax.set_ylabel("lost, nats\nper token", fontsize=7)
     for ax in axes[-1]:
