@@ -11,9 +11,6 @@ from typing import Any
 from tools.live import YAML_SAFE, overlay, small
 
 ROOT = Path(__file__).parents[1]
-# what stands in results/ until the second study has run in full are the tables of the first, which had no draws
-HAS_RUN = (ROOT / "results/tables/forget_sets/ascended.csv").exists()
-NOT_YET = "the committed results are those of the first study"
 READING = ("overview", "training", "exposure", "trade_off", "memorization", "claims")  # stages
 
 

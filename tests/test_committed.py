@@ -15,7 +15,6 @@ from tools import run, stages
 from unlearning.data import kinds
 
 ROOT = copies.ROOT
-after_the_run = pytest.mark.skipif(not copies.HAS_RUN, reason=copies.NOT_YET)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,6 @@ def copy(tmp_path_factory):
     return copies.copy_repository(tmp_path_factory.mktemp("committed") / "study")
 
 
-@after_the_run
 @pytest.mark.parametrize("stage", copies.READING)
 def test_a_committed_reading_notebook_says_what_it_says_when_run_again(stage, copy, monkeypatch):
     monkeypatch.chdir(copy)
@@ -58,7 +56,6 @@ def test_executed_notebooks_and_images_are_small_enough_for_github():
     assert not too_big
 
 
-@after_the_run
 def test_the_learning_rates_of_ascent_are_those_that_the_pilots_rule_chose():
     arms = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())["arms"]
     table = pd.read_csv(ROOT / "results/tables/pilot/learning_rates.csv").query("chosen and forget_set == 'pilot'")
@@ -67,7 +64,6 @@ def test_the_learning_rates_of_ascent_are_those_that_the_pilots_rule_chose():
     assert {arm["method"]: arm["learning_rate"] for arm in arms.values()} == pytest.approx(chosen.to_dict())
 
 
-@after_the_run
 def test_the_models_that_sets_are_unlearned_from_are_those_that_were_drawn_before_training():
     params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
     names = kinds.family_names(params["forget_sets"])
@@ -81,7 +77,6 @@ def test_the_models_that_sets_are_unlearned_from_are_those_that_were_drawn_befor
         assert rows[1] <= rows[0] and {r for r in rows[0] if r[1] == "in"} <= rows[1], arm
 
 
-@after_the_run
 def test_every_model_is_better_than_its_base_on_held_out_text():
     gains = pd.read_csv(ROOT / "results/tables/training/gains.csv")
     assert len(gains) == 64 and gains["gain"].min() > 0

@@ -159,8 +159,6 @@ def by_hand(tmp_path_factory):
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_notebook_runs_as_a_person_runs_it_and_overwrites_nothing(by_hand, name):
     """From its own folder, with no parameters: measuring ones at the small size in their order, reading ones."""
-    if not (copies.HAS_RUN or 1 <= int(name[:2]) <= 6):
-        pytest.skip(copies.NOT_YET)
     command = "import sys, nbformat; from nbclient import NotebookClient\n"
     command += "NotebookClient(nbformat.read(sys.argv[1], 4), timeout=600, kernel_name='python3').execute()"
     ran = subprocess.run(

@@ -9,7 +9,6 @@ import pytest
 from paper import exposure, memorization, runs, trade_off
 from paper.runs import read_study
 from tests import copies, fake_study
-from tests.test_committed import after_the_run
 
 ARM, GAP = "adamw", fake_study.FOLLOW_EVERY
 
@@ -96,7 +95,6 @@ def test_a_score_that_changes_changes_the_reading_that_is_named(made, tmp_path, 
     assert not READ[key](read_study(tmp_path, **made.settings)).equals(before)
 
 
-@after_the_run
 @pytest.mark.parametrize("arm", ["adamw", "adafactor-restored"])
 def test_no_other_score_is_written(arm):
     found = {(name, *row) for name, table in scores(copies.ROOT, arm)

@@ -22,7 +22,6 @@ from unlearning.errors import StudyError
 
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "results/tables"
-after_the_run = pytest.mark.skipif(not copies.HAS_RUN, reason=copies.NOT_YET)
 YAML_SAFE = YAML(typ="safe", pure=True)
 
 
@@ -62,7 +61,6 @@ def test_the_glossary_has_at_most_fifteen_terms():
 # No result is typed
 
 
-@after_the_run
 def test_every_block_is_what_the_programs_write(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert readme.main(["--check"]) == 0
@@ -232,7 +230,6 @@ def columns_of(path: Path) -> list[str]:
 FILES = sorted(p.relative_to(TABLES).as_posix() for p in TABLES.rglob("*") if p.suffix in (".csv", ".parquet"))
 
 
-@after_the_run
 @pytest.mark.parametrize("name", FILES)
 def test_the_dictionary_has_exactly_the_columns_of(name):
     entries = [columns for patterns, columns, _ in documented() if any(fnmatch(name, p) for p in patterns)]
@@ -241,7 +238,6 @@ def test_the_dictionary_has_exactly_the_columns_of(name):
     assert sorted(here) == sorted(entries[0]) or (here == [] and (TABLES / name).stat().st_size < 3)
 
 
-@after_the_run
 def test_every_documented_column_has_a_unit_and_every_table_a_file():
     for patterns, _, units in documented():
         assert all(units), patterns
