@@ -263,6 +263,19 @@ def test_a_run_leaves_a_record_of_its_time_memory_and_machine(study, monkeypatch
     assert record["stage"] == "story" and record["peak_mib"] > 10 and record["versions"]["numpy"]
 
 
+def test_the_time_of_a_resumed_run_holds_that_of_the_tasks_that_were_finished_before(study, monkeypatch):
+    monkeypatch.setenv("UNLEARNING_WORKERS", "2")
+
+    def recorded(before):
+        line = {"task": "ascent", "count": 4, "seconds_each": 10.0, "before": before}
+        Path("log.jsonl").write_text(json.dumps(line) + "\n")
+        runner._record("story", 25.0, Path("log.jsonl"))
+        return stages.runs()["story"]["seconds"]
+
+    assert recorded([10.0, 10.0]) == 35 and recorded([]) == 25
+    assert recorded([10.0] * 4) == 25  # of the run that did the work
+
+
 def test_a_run_that_is_stopped_while_it_writes_its_record_leaves_the_old_one_whole(study, monkeypatch):
     write_notebook(parameters("seed", "block"), v4.new_code_cell("1"))
     Path("results/runs").mkdir(parents=True)

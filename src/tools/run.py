@@ -225,11 +225,10 @@ def _record(stage: str, seconds: float, log: Path) -> None:
     peak_mib = peak / (2**20 if sys.platform == "darwin" else 1024)
     tasks = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     path = Path("results/runs") / f"{stage}.json"
-    work = sum(t["count"] * t["seconds_each"] for t in tasks) / default_workers()
-    if work > seconds:  # tasks of an earlier run were used: no record of a run from nothing
-        if path.exists():
-            return
-        seconds += work
+    before = [task.pop("before") for task in tasks]  # seconds of each that an earlier, stopped run had finished
+    if any(before) and all(len(b) == t["count"] for b, t in zip(before, tasks, strict=True)) and path.exists():
+        return  # that run left this record
+    seconds += sum(map(sum, before)) / default_workers()
     record = {"stage": stage, "seconds": round(seconds), "peak_mib": int(round(peak_mib, -1)), "tasks": tasks}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record | machine(), indent=2, ensure_ascii=False)

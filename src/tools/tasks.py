@@ -126,6 +126,7 @@ def run_tasks(
     texts = [json.dumps([what, task], sort_keys=True, default=Path.as_posix) for task in tasks]
     folders = [scratch / hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
     left = {folder: task for folder, task in zip(folders, tasks, strict=True) if not folder.is_dir()}
+    finished = set(folders) - left.keys()
     total, failures = len(set(folders)), []
     if len(left) < total:
         print(f"{total - len(left)} of {total} {description} tasks were finished before", file=sys.stderr, flush=True)
@@ -144,8 +145,9 @@ def run_tasks(
         count = f"{len(failures)} {description} task(s)"
         raise StudyError(f"{count} failed; finished ones are kept. First failure, {failures[0]}")
     if folders and (path := os.environ.get("UNLEARNING_TASK_LOG")):  # for the runner's record; also of earlier runs
-        seconds = sum(float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders)
-        line = {"task": description, "count": len(folders), "seconds_each": round(seconds / len(folders), 1)}
+        took = {folder: float((folder / SECONDS).read_text(encoding="utf-8")) for folder in folders}
+        each, before = sum(took.values()) / len(took), [took[folder] for folder in finished]
+        line = {"task": description, "count": len(took), "seconds_each": round(each, 1), "before": before}
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
     return folders
