@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from tests import copies
 from tests.test_checkpoint import save
 from tools import readme, settings
 from unlearning.data import checkpoint, corpus
