@@ -12,7 +12,7 @@ ifneq ($(WORKERS),)
 export UNLEARNING_WORKERS := $(WORKERS)
 endif
 
-.PHONY: help env doctor repro figures rerun lab check test test-cluster bench
+.PHONY: help env doctor quick repro figures rerun lab check test test-cluster bench
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ $(READY): requirements.lock pyproject.toml
 
 doctor: env  ## what is wrong with this machine, in words
 	@python -m tools.doctor
+
+quick: env  ## the whole study small, in scratch/quick, with one page to read; minutes. TEXT=file takes your corpus
+	@python -m tools.doctor >/dev/null
+	@python -m tools.quick $(TEXT)
 
 repro: env  ## everything: data, models, ascents, figures, claims (dvc repro)
 	@python -m tools.doctor

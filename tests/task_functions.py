@@ -26,6 +26,11 @@ def fail_on_two(out: Path, *, number: int) -> None:
     (out / "number.txt").write_text(str(number), encoding="utf-8")
 
 
+def fill_the_disk(out: Path, *, number: int) -> None:
+    """Fail as safetensors does when no space is left."""
+    raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+
 def die(out: Path, *, number: int, log: str) -> None:
     """Be killed, as the system does when memory runs out; leave a line for each time this was begun."""
     _begin(number, log)

@@ -1,6 +1,7 @@
 """The environment files say the same, and the machine check says what is wrong."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def repository(tmp_path, monkeypatch):
     for name in ("requirements.lock", ".gitattributes"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{copies.os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     return tmp_path
 
 
@@ -172,6 +173,31 @@ def test_an_installed_nbstripout_filter_is_found(repository):
     (repository / ".git/info").mkdir(exist_ok=True)
     (repository / ".git/info/attributes").write_text("*.ipynb filter=nbstripout\n")
     assert any("nbstripout --uninstall" in p for p in doctor.faults())
+
+
+def test_a_repository_that_git_refuses_is_told_with_what_makes_git_trust_it(repository, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    (told,) = (fault for fault in doctor.faults() if "git refuses" in fault)
+    assert "dubious ownership" in told and f"safe.directory {repository}`" in told and "\n" not in told
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(repository, monkeypatch):
+    (repository / "results").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "results")  # root may write everywhere
+    assert [fault for fault in doctor.faults() if "written to" in fault] == [
+        f"nothing can be written to {repository / 'results'}. Make it writable, or work in a copy."
+    ]
+
+
+def test_a_device_that_the_machine_lacks_is_told(repository, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (repository / "params.yaml").write_text(text.replace("device: cpu", "device: cuda"), encoding="utf-8")
+    assert any("device is cuda" in fault for fault in doctor.faults())
 
 
 def test_more_tasks_than_memory_are_told_with_a_number_that_fits(repository, monkeypatch):

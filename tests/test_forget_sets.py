@@ -340,6 +340,22 @@ def test_a_bad_line_is_refused_with_file_line_and_reason(name, tmp_path, tokeniz
     assert "\n" not in str(caught.value)
 
 
+def test_every_example_that_stands_elsewhere_or_is_too_long_is_told_once_in_the_order_of_the_file(tmp_path, tokenizer):
+    core = pd.DataFrame([("c1", "Wert wurde gespeichert", "value has been stored", "o")], columns=COLUMNS)
+    heldout = core.assign(id="h1")
+    twin = GOOD | {"source": "Wert wurde gespeichert", "target": "value has been stored"}
+    rows = [GOOD, twin | {"id": "2"}, GOOD | {"id": "3", "target": "word " * 60}, twin | {"id": "4", "source": "x y z"}]
+    with pytest.raises(StudyError) as caught:
+        own(write(tmp_path, *rows), tokenizer, core=core, heldout=heldout)
+    told = str(caught.value).splitlines()
+    assert [re.match(r".*mine\.jsonl, line (\d): the (\w+)", line).groups() for line in told] == [
+        ("2", "source"),
+        ("3", "target"),
+        ("4", "target"),
+    ]
+    assert "stands in core as 'c1'" in told[0] and told[0].endswith("trained on it: delete one of the two.")
+
+
 def test_an_empty_file_says_what_to_write(tmp_path):
     with pytest.raises(StudyError, match=r'mine\.jsonl is empty.*"target"'):
         read_examples(write(tmp_path, ""))

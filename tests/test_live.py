@@ -131,6 +131,23 @@ def test_the_small_settings_are_valid_and_change_sizes_and_rates_alone(tmp_path)
     assert kinds[0] == kinds[1] == set(small["populations"])
 
 
+def test_small_settings_keep_what_the_user_brings(tmp_path):
+    own = {"kind": "own", "path": "own/forget_sets/mine.jsonl", "repetitions": 2}
+    changes = {
+        "corpus": {"name": "jsonl", "path": "own/corpus/mine.csv", "second_language": None},
+        "forget_sets": PARAMS["forget_sets"] | {"mine": own},
+        "model": {"path": "own/models/mine"},
+    }
+    found = live.small(live.overlay(PARAMS, changes))
+    assert found["model"] == changes["model"] and found["corpus"]["path"] == "own/corpus/mine.csv"
+    assert found["forget_sets"]["mine"] == own and all(listed[0] == "mine" for listed in found["ascents"].values())
+    kinds = {block["kind"] for block in found["forget_sets"].values()}
+    assert "language" not in kinds | set(found["populations"]) and "ood-language" not in found["ascents"]["adamw"]
+    with (tmp_path / "params.yaml").open("w", encoding="utf-8") as stream:
+        live.YAML_SAFE.dump(found, stream)
+    assert load(tmp_path / "params.yaml").design.tokens_per_example is None
+
+
 def test_changes_are_laid_over_key_by_key_and_sets_take_the_place_of_those_there():
     whole = {"forget_sets": {"y": {}}, "populations": {"y": 2}, "ascents": {"adamw": ["y"]}}
     params = {"corpus": {"a": 1, "b": {"c": 2, "d": 3}}, "model": {"d_model": 8}}

@@ -110,9 +110,36 @@ def test_a_mistake_is_one_sentence_with_file_place_and_mend(name, tmp_path):
         write(path, content)
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(StudyError, match=rf"{re.escape(str(path))}\D.*{message}") as caught:
+    with pytest.raises(StudyError) as caught:
         read_pairs_of(path)
-    assert "\n" not in str(caught.value)
+    assert re.match(rf"{re.escape(str(path))}\D.*{message}", str(caught.value).splitlines()[0])
+    assert all(line.startswith(str(path)) for line in str(caught.value).splitlines())
+
+
+def test_all_mistakes_of_a_file_are_told_in_its_order_at_most_twenty_and_a_count(tmp_path):
+    lines = ['{"id": "a", "text": "a"}', "no JSON", '{"id": "a", "text": "b"}', '{"id": "b", "text": ["c"]}', "", "7"]
+    lines += ['{"id": "c", "text": "a"}', '{"id": "c", "id": "d", "text": "e"}', *['{"id": "e"}'] * 30]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    with pytest.raises(StudyError) as caught:
+        read_examples(tmp_path / "mine.jsonl")
+    told = str(caught.value).splitlines()
+    assert len(told) == 21 and told[-1] == "… and 16 more"
+    found = [re.match(r".*mine\.jsonl, line (\d+): (.*)", line).groups() for line in told[:7]]
+    assert [(int(number), words[:22]) for number, words in found] == [
+        (2, "not JSON (Expecting va"),
+        (3, "this id stands in line"),
+        (4, "the field 'text' is of"),
+        (6, "holds a int, not an ob"),
+        (7, "this example stands in"),
+        (8, "the field 'id' stands "),
+        (9, "the field 'text' is mi"),
+    ]
+
+
+def test_rows_of_a_csv_that_are_uneven_are_told_together(tmp_path):
+    (tmp_path / "mine.csv").write_text("text,group\na,g\nb,c,g\nd\n")
+    with pytest.raises(StudyError, match=r"row 2: it has 3 fields, the header 2\..*\n.*row 3: it has 1 fields"):
+        read_pairs_of(tmp_path / "mine.csv")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.json", "a.jsonl"])

@@ -1,13 +1,17 @@
+import contextlib
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import dvc.api
 import nbformat
+import psutil
 import pytest
 from nbformat import v4
 
@@ -200,6 +204,93 @@ def test_outputs_of_a_stage_that_fails_are_as_before_also_without_git(study, mon
     assert run("writing", monkeypatch=monkeypatch) == 1
     assert message in capsys.readouterr().err
     assert [path.read_text() for path in outs] == ["as before"] * 2
+
+
+def test_an_output_that_cannot_be_written_to_keeps_no_other_from_being_put_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "closed").touch()  # a folder that nothing can be taken out of
+    out = tmp_path / "out.csv"
+    out.write_text("as before")
+    with pytest.raises(KeyboardInterrupt), runner.restored_on_failure([tmp_path / "closed" / "a.csv", out]):
+        out.write_text("new")
+        raise KeyboardInterrupt
+    assert out.read_text() == "as before"
+
+
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')", FULL),
+        (f"raise RuntimeError('I/O error: {FULL} (os error 28)')", FULL),  # as safetensors tells it
+        ("raise PermissionError(13, 'Permission denied', 'results/tables/a.csv')", "results/tables: Permission denied"),
+    ],
+    ids=["a full disk", "a full disk in a library's words", "a closed folder"],
+)
+def test_what_the_disk_refuses_is_one_sentence_with_the_folder_and_nothing_is_lost(
+    study, monkeypatch, capsys, code, told
+):
+    write_notebook(parameters(), v4.new_code_cell(f"open('table.csv', 'w').write('new'); {code}"))
+    Path("table.csv").write_text("as before")
+    assert run("writing", monkeypatch=monkeypatch) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert (
+        line.startswith(f"stage writing: {study}") and told in line and "finished models and ascents are kept" in line
+    )
+    assert Path("table.csv").read_text() == "as before"
+    assert not list(Path("scratch").glob(".kept-*"))
+
+
+def test_a_disk_that_is_full_when_the_copy_is_written_is_told_too_and_other_errors_are_not_hidden(
+    study, monkeypatch, capsys
+):
+    write_notebook(parameters("seed", "block"), v4.new_code_cell("1"))
+    for error in (OSError(28, FULL, "results/notebooks/story.ipynb"), OSError(5, "Input/output error")):
+        with monkeypatch.context() as patched:
+            patched.setattr(runner, "normalise", lambda _, error=error: (_ for _ in ()).throw(error))
+            if error.errno == 28:
+                assert run("story", monkeypatch=monkeypatch) == 1
+                assert f"{study / 'results/notebooks'}: {FULL}. Free some space" in capsys.readouterr().err
+            else:
+                with pytest.raises(OSError, match="Input/output"):
+                    run("story", monkeypatch=monkeypatch)
+
+
+def test_when_dvc_alone_is_told_to_end_its_stage_ends_too_and_nothing_computed_is_lost(tmp_path):
+    root = copies.copy_repository(tmp_path / "study", git=False)
+    (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    names = parameters("seed", "corpus", "model", "full")
+    code = "from tests import task_functions\nfrom tools.tasks import run_tasks\n"
+    code += "from pathlib import Path\nPath('results/tables/corpus/overlap.csv').write_text('half')\n"
+    code += "run_tasks(task_functions.square, [dict(number=3, log='log.txt')], scratch='scratch/a', key=1)\n"
+    code += "run_tasks(task_functions.slow, [dict(number=1, marker='marker')], scratch='scratch/b', key=1)"
+    with contextlib.chdir(root):
+        write_notebook(names, v4.new_code_cell(code))
+        Path("notebook.ipynb").replace("notebooks/01_corpus.ipynb")
+    before = (root / "results/tables/corpus/overlap.csv").read_bytes()
+    environment = copies.environment(root) | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    command = [sys.executable, "-m", "dvc", "repro", "-s", "corpus"]
+    with (root / "said.txt").open("w") as said:
+        dvc_alone = subprocess.Popen(command, cwd=root, env=environment, stdout=said, stderr=said)
+    deadline = time.monotonic() + 300
+    while not (root / "marker").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    below = psutil.Process(dvc_alone.pid).children(recursive=True)
+    assert len(below) >= 3, (root / "said.txt").read_text()  # the runner, its kernel, a worker
+    dvc_alone.terminate()
+    dvc_alone.wait()
+    _, alive = psutil.wait_procs(below, timeout=50)  # the task at work takes 60 seconds
+    assert not alive
+    assert runner.STOPPED in (root / "said.txt").read_text()
+    assert (root / "results/tables/corpus/overlap.csv").read_bytes() == before
+    assert [path.read_text() for path in root.glob("scratch/a/*/square.txt")] == ["9"]
+
+
+@pytest.mark.parametrize(("pid", "command", "answer"), [(1, "init", True), (1, "dvc repro", False), (7, "sh", False)])
+def test_a_stage_whose_dvc_is_gone_before_it_begins_is_known_by_the_process_above(pid, command, answer):
+    assert runner.orphan(SimpleNamespace(pid=pid, cmdline=command.split)) is answer
 
 
 def test_a_killed_kernel_is_explained(study, monkeypatch, capsys):

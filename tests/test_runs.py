@@ -63,6 +63,12 @@ def test_an_ascent_of_a_family_takes_all_of_its_draws_and_one_that_is_not_named_
     assert {(run.arm, run.forget_set) for run in some.runs} == {("adamw", "ind-b"), ("adamw", "ood-canary")}
 
 
+def test_sets_whose_names_look_like_numbers_are_read_by_their_names(tmp_path):
+    sets = {name: {"kind": "natural", **ONE} for name in ("2024", "007")}
+    fake = FakeStudy(tmp_path, forget_sets=sets, ascents={"adamw": ["2024", "007"]}).write()
+    assert {run.forget_set for run in runs.read_study(fake.root, **fake.settings).runs} == {"2024", "007"}
+
+
 def test_families_kinds_and_draws(study):
     assert study.families == {"ind": ["ind-a", "ind-b"], "ind-x4": ["ind-x4"], "ood-canary": ["ood-canary"]}
     assert study.family("ind-b") == "ind" and study.family("own set") == "own set"

@@ -58,6 +58,13 @@ def test_a_failed_task_is_told_in_its_own_words_and_the_others_are_kept(tmp_path
     assert kept == ["1", "3"]
 
 
+def test_a_task_whose_disk_is_full_says_which_folder_and_what_is_kept(tmp_path):
+    with pytest.raises(StudyError, match=r"finished ones are kept") as caught:
+        run_tasks(task_functions.fill_the_disk, [{"number": 1}], scratch=tmp_path / "models", key="k", workers=1)
+    told = str(caught.value)
+    assert "Traceback" not in told and f"{tmp_path / 'models'}" in told and "No space left on device. Free some" in told
+
+
 def test_a_failed_task_leaves_nothing_that_looks_finished(tmp_path):
     for _ in range(2):
         with pytest.raises(StudyError):

@@ -321,7 +321,7 @@ def _ascents(study: Study, folder: Path, arm: str, trained_with: str, names: Seq
     places = {group: ids.get_indexer(study.members(group)) for group in ("heldout", *names)}
     never = {name: ids.get_indexer(study.never_trained(name)) for name in names}
     floors = {s: floor_among(study, study.held_by(s, trained_with, inside=False).to_numpy()) for s in names}
-    for record in pd.read_csv(files[0]).to_dict("records"):
+    for record in pd.read_csv(files[0], dtype={"forget_set": str}).to_dict("records"):  # also 2024
         name, model, role = key = record["forget_set"], int(record["model"]), record["role"]
         if name in names and key not in scored:
             study.missing.append(f"{arm}: {name} in model {model} ({role}) left no scores")

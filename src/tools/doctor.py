@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from unlearning.errors import StudyError
 
 LOCK = Path("requirements.lock")
 KEY_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "pandas", "pyarrow", "matplotlib")
+WRITTEN = ("results", "figures", "data", "models", "scratch", ".dvc", ".dvc/cache", ".dvc/tmp")
 DISK_GIB = 4
 MEMORY_GIB_PER_TASK = 2
 
@@ -74,14 +76,26 @@ def faults() -> Iterator[str]:
         if not shutil.which("git"):
             yield "git is not installed; dvc needs it in a git checkout. Install it."
             return
+        refused = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, text=True)
+        if refused.returncode:
+            own = "dubious ownership" in refused.stderr
+            mend = f"Run `git config --global --add safe.directory {Path.cwd()}`." if own else "Clone it anew."
+            yield f"git refuses this repository ({refused.stderr.strip().splitlines()[0][:120]}). {mend}"
         command = ["git", "check-attr", "filter", "--", "notebooks/03_base.ipynb", "results/notebooks/base.ipynb"]
         told = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
         if filtered := [line for line in told if not line.endswith((": unspecified", ": unset"))]:
             yield f"a git filter rewrites notebooks ({filtered[0]}): dvc sees changes. Run `nbstripout --uninstall`."
+    for folder in filter(os.path.exists, (".", *WRITTEN)):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield f"nothing can be written to {Path(folder).resolve()}. Make it writable, or work in a copy."
     try:
         default_workers()
     except StudyError as error:
         yield str(error)
+    with suppress(StudyError, ImportError):  # what is wrong with params.yaml is told by tools.settings
+        from tools.settings import load, no_device
+
+        yield from no_device(load())
 
 
 def warnings() -> Iterator[str]:

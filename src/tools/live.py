@@ -6,6 +6,7 @@ parameter `full` is set, on what the notebooks before it made in the same folder
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,7 @@ def settings(*, full: bool | None = None, **given: Any) -> Any:
         params = _load(root / "params.yaml")
         here = root / "scratch" / {None: "by-hand", False: "small", True: "full"}[full]
         tables = ["params.yaml", *(f"results/tables/{name}" for name in MEASURED)]
-        for name in tables if full is None else ["data/raw", "own"]:  # where there are any
-            (here / name).parent.mkdir(parents=True, exist_ok=True)
-            if (root / name).exists() and not (here / name).exists():
-                (here / name).symlink_to(root / name)
+        link(root, here, tables if full is None else ["data/raw", "own"])
         if full is not None:
             params = params if full else small(params)
             with (here / "params.yaml").open("w", encoding="utf-8") as stream:
@@ -60,8 +58,30 @@ def overlay(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def small(params: dict[str, Any]) -> dict[str, Any]:
-    """The settings at toy size."""
-    return overlay(params, _load(Path(__file__).with_name("small.yaml")))
+    """The settings at toy size; what the user brings stays: own sets, an own corpus, a pre-trained model."""
+    changes = _load(Path(__file__).with_name("small.yaml"))
+    for_own = changes.pop("own")
+    own = {name: block for name, block in params["forget_sets"].items() if block["kind"] == "own"}
+    changes["ascents"] = {arm: [*own, *listed] for arm, listed in changes["ascents"].items()}
+    changes["forget_sets"] |= own
+    if {"path", "hub"} & set(params["model"]):
+        del changes["model"]
+    if params["corpus"]["name"] == "jsonl":
+        changes = overlay(changes, for_own)
+    if not params["corpus"]["second_language"]:  # no pairs, no sets of its kind
+        gone = [name for name, block in changes["forget_sets"].items() if block["kind"] == "language"]
+        changes["forget_sets"] = {n: block for n, block in changes["forget_sets"].items() if n not in gone}
+        changes["ascents"] = {a: [n for n in listed if n not in gone] for a, listed in changes["ascents"].items()}
+        del changes["populations"]["language"]
+    return overlay(params, changes)
+
+
+def link(root: Path, here: Path, names: Sequence[str]) -> None:
+    """Links in one folder to what another one has."""
+    for name in names:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        if (root / name).exists() and not (here / name).exists():
+            (here / name).symlink_to(root / name)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,14 +26,15 @@ from typing import Any
 
 import nbformat
 import papermill
+import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from tools import settings, stages
+from tools import cannot_write, progress, settings, stages
 from tools.doctor import machine
-from tools.tasks import default_workers
-from unlearning.errors import StudyError
+from tools.tasks import default_workers, end_with
+from unlearning.errors import StudyError, refuse
 
 # Read by the kernel and the processes it starts: fixed hashes, freed memory kept for the next step, nobody's defaults.
 ENVIRONMENT = {
@@ -77,6 +79,7 @@ LINKS = (
     (re.compile(r"\]\(\.\./(?=\w)"), "](../../"),
     (re.compile(r"\]\((\d\d_\w+\.ipynb|README\.md)\)"), r"](../../notebooks/\1)"),
 )
+STOPPED = "stopped; finished models and ascents are kept, and the same command goes on"
 LEFT_OUT = {"parameters", "injected-parameters"}  # tags of cells: what they hold, the next one shows as a table
 
 
@@ -89,6 +92,7 @@ def run(source: Path, extras: dict[str, str]) -> None:
     if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
     params = parameters(source, stages.params(stage) | extras, stage)
+    refuse(settings.no_device(found) if "device" in params else ())
     stages.check_inputs(stage)
     log = Path("scratch") / f"tasks-{stage}.jsonl"
     log.unlink(missing_ok=True)
@@ -96,7 +100,7 @@ def run(source: Path, extras: dict[str, str]) -> None:
     outs = [Path(str(out)) for out in stages.stage_of(stage).outs if not out.use_cache]  # those that git keeps
     target = Path("results/notebooks") / f"{stage.replace('@', '-')}.ipynb"
     started, now = time.monotonic(), time.time()
-    with restored_on_failure(outs):
+    with restored_on_failure(outs), progress.displayed(stage):
         notebook = _execute(source, params, stage)
         loaded = "".join(output.text for output in notebook.cells.pop().outputs).split()
         if missing := stages.undeclared(stage, loaded):
@@ -122,7 +126,8 @@ def parameters(source: Path, params: dict[str, Any], stage: str) -> dict[str, An
 @contextlib.contextmanager
 def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
     """No result is lost to a run that fails: outputs are kept aside, and put back on an exception (or Ctrl-C)."""
-    with tempfile.TemporaryDirectory(prefix="unlearning-") as folder:
+    Path("scratch").mkdir(exist_ok=True)  # of the same file system: putting back takes no space
+    with tempfile.TemporaryDirectory(prefix=".kept-", dir="scratch", ignore_cleanup_errors=True) as folder:
         kept = {path: Path(folder) / str(number) for number, path in enumerate(paths) if path.exists()}
         for path, copy in kept.items():
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, copy)
@@ -130,10 +135,11 @@ def restored_on_failure(paths: Sequence[Path]) -> Iterator[None]:
             yield
         except BaseException:
             for path in paths:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            for path, copy in kept.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(copy, path)
+                with contextlib.suppress(OSError):  # what may not be written to is as it was
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                    if path in kept:
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.move(kept[path], path)
             raise
 
 
@@ -182,6 +188,8 @@ def _execute(source: Path, params: dict[str, Any], stage: str) -> Any:
     except PapermillExecutionError as error:
         if error.ename == "StudyError":  # a mistake of the user is told in its own words
             raise StudyError(f"stage {stage}: {error.evalue}") from None
+        if told := cannot_write(error.evalue, "."):
+            raise StudyError(f"stage {stage}: {told}") from None
         where = f"stage {stage} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\nSee {failed}"
         raise StudyError("\n".join([*error.traceback, "", where])) from None
     except DeadKernelError:
@@ -237,6 +245,11 @@ def _record(stage: str, seconds: float, log: Path) -> None:
     new.replace(path)
 
 
+def orphan(above: psutil.Process) -> bool:
+    """Is the nearest process above, which would be dvc, the first one of the system?"""
+    return above.pid == 1 and "dvc" not in " ".join(above.cmdline())
+
+
 def main(arguments: list[str]) -> int:
     """Command line: SOURCE [NAME=VALUE …]. Exit status 0, or 1 with one message on stderr."""
     if not arguments or any("=" not in a for a in arguments[1:]):
@@ -244,8 +257,11 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         run(Path(arguments[0]), dict(a.split("=", 1) for a in arguments[1:]))
-    except (StudyError, KeyboardInterrupt) as error:
-        print(f"\n{str(error) or 'stopped; finished models and ascents are kept'}\n", file=sys.stderr)
+    except (StudyError, KeyboardInterrupt, OSError) as error:
+        told = cannot_write(error, ".") if isinstance(error, OSError) else str(error) or STOPPED
+        if not told:
+            raise
+        print(f"\n{told}\n", file=sys.stderr)
         with contextlib.suppress(StudyError):
             stages.restore_cached(os.environ.get("DVC_STAGE", "").rpartition(":")[2])
         return 1
@@ -253,4 +269,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C, also when dvc alone is killed
+    if orphan(above := progress.caller()):  # dvc was killed before this line
+        sys.exit(STOPPED)
+    end_with(above.pid)
     sys.exit(main(sys.argv[1:]))

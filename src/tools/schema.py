@@ -15,7 +15,7 @@ from unlearning.data.kinds import KINDS, PILOTS, POPULATIONS, family_names
 class Block(BaseModel):
     """A block of settings: no unknown key, no silent conversion ("1" is no number)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def block(keys: dict[str, Any], base: type[Block] = Block, **defaults: Any) -> type[Block]:
@@ -70,18 +70,24 @@ def _sets(blocks: dict[str, Any]) -> list[str]:
     return [name for names in family_names(whole).values() for name in names]
 
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-NegativeFloat = Annotated[float, Field(lt=0, allow_inf_nan=False)]
+# Every number has an upper bound, far from what anybody wants: none makes the check hang, or a stage fail much later.
+Positive = Annotated[int, Field(ge=1, le=10**6)]
+NotNegative = Annotated[int, Field(ge=0, le=10**6)]
+Few = Annotated[int, Field(ge=1, le=1000)]
+PositiveFloat = Annotated[float, Field(gt=0, le=1e6)]
+NotNegativeFloat = Annotated[float, Field(ge=0, le=1e6)]
+NegativeFloat = Annotated[float, Field(ge=-100, lt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NoEffect = Annotated[float, _rule(lambda value, _: value != 0 and "It has no effect here: write 0.0")]
-_RESERVED = {BASE, *PILOTS, "model", "heldout", "retain", "validation", "core", "public", "reserve"}
+_RESERVED = {BASE, *PILOTS, "nan", "null", "model", "heldout", "retain", "validation", "core", "public", "reserve"}
 _taken = _rule(lambda n, _: (n in _RESERVED or n in POPULATIONS) and "Tables use this name. Rename the set")
 _letters = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
-_odd = _rule(lambda n, _: not _letters.fullmatch(n) and "Rename it: small letters, digits and single hyphens")
+_odd = _rule(
+    lambda n, _: (
+        (len(n) > 60 or not _letters.fullmatch(n)) and "Rename it: at most 60 small letters, digits and single hyphens"
+    )
+)
 Name = Annotated[str, _odd]
 _size = _rule(lambda n, _: (n != "whole" if isinstance(n, str) else n < 1) and "Write whole, or a whole number from 1")
 SetName, Family = _known("forget_sets", "forget set", _sets), _known("forget_sets", "family")
@@ -104,28 +110,29 @@ CORPUS = block(
         "package version archive source_language target_language": str,
         "sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
         "min_words max_words max_tokens core heldout validation": Positive,
-        "vocabulary_size": Annotated[int, Field(ge=300)],
+        "vocabulary_size": Annotated[int, Field(ge=300, le=10**6)],
         "near_duplicate": Annotated[float, Field(gt=0, le=1)],
         "public_share": Share,
     },
     path=(_path_in("own/corpus") | None, None),
     fields=(CORPUS_FIELDS | None, None),
     second_language=(str | None, None),
-    limit=(Positive | None, None),
+    limit=(Annotated[int, Field(ge=1, le=10**8)] | None, None),
     preview=(NotNegative, 0),
 )
 
 # Families of forget sets: drawn by the study, once or several times, or a file of the user's.
-DRAWN = block({"kind": Drawn, "size repetitions": Positive}, draws=(Annotated[int, Field(ge=2, le=26)], None))
+DRAWN = block({"kind": Drawn, "size": Positive, "repetitions": Few}, draws=(Annotated[int, Field(ge=2, le=26)], None))
 OWN = block(
-    {"kind": Literal["own"], "path": _path_in("own/forget_sets"), "repetitions": Positive},
+    {"kind": Literal["own"], "path": _path_in("own/forget_sets"), "repetitions": Few},
     fields=(SET_FIELDS | None, None),
 )
 
 # A model: a new T5, a folder of the user's, or one commit of a repository of the Hugging Face hub.
 NEW_MODEL = block(
     {
-        "d_model d_kv d_ff num_heads num_layers": Positive,
+        "num_heads num_layers": Few,
+        "d_model d_kv d_ff": Annotated[int, Field(ge=1, le=2**16)],
         "feed_forward_proj": Literal["gated-gelu", "gated-gelu_pytorch_tanh", "relu"],
         "tie_word_embeddings": Literal[True],  # this version of the library does not untie them
     }
@@ -148,14 +155,15 @@ ADAMW = {"optimizer": Literal["adamw"], "betas": Annotated[list[Fraction], Two],
 ADAFACTOR = {"optimizer": Literal["adafactor"], "clip_threshold": PositiveFloat, "decay_rate": NegativeFloat}
 TRAINING = LOSS | {
     "schedule": Literal["linear", "constant"],
-    "epochs batch_tokens": Positive,
+    "epochs": Few,
+    "batch_tokens": Positive,
     "warmup_steps": NotNegative,
     "dropout": Fraction,
     "clip_norm": PositiveFloat | None,
 }
 ADAMW_TRAINING = block(TRAINING | ADAMW | {"weight_decay": NotNegativeFloat})
 ADAFACTOR_TRAINING = block(TRAINING | ADAFACTOR | {"weight_decay": NoEffect})
-PARTNERS = block({"models": Positive, "repeats": NotNegative, "forget_sets": list[SetName]})
+PARTNERS = block({"models": Few, "repeats": NotNegative, "forget_sets": list[SetName]})
 
 # Arms: models of one training, unlearned by one method; `rate` multiplies the learning rate.
 ARM = block(
@@ -178,9 +186,10 @@ UNLEARN = {
     "placebo": list[ArmName],
 }
 DESIGN = {
-    "models in_models placebo_models": Positive,
+    "models": Annotated[int, Field(ge=1, le=128)],
+    "in_models placebo_models": Few,
     "min_free_columns": NotNegative,
-    "largest_alias": Annotated[float, Field(gt=0, le=1)],
+    "largest_alias": Annotated[float, Field(ge=0.1, le=1)],  # for less, the search for a larger design takes minutes
     "tokens_per_example": PositiveFloat | None,
     "token_tolerance": Share,
 }
@@ -194,7 +203,7 @@ Settings = block(
     {
         "track": str,
         "seed": Annotated[int, Field(ge=0, lt=2**32)],
-        "threads_per_task": Positive,
+        "threads_per_task": Few,
         "precision": Literal["float32", "bfloat16"],
         "device": Literal["cpu", "cuda"],
         "corpus": CORPUS,

@@ -1,8 +1,10 @@
-"""Read and check params.yaml: whatever is wrong there is told in one message, with its line and what mends it.
+"""Read and check params.yaml: whatever is wrong there is told at once, each mistake with its line and what mends it.
 
-`python -m tools.settings` checks params.yaml and the user's own forget sets and model, in seconds.
+`python -m tools.settings` checks params.yaml and the user's own files and model, in seconds.
 """
 
+import os
+import reprlib
 import sys
 import zipfile
 from collections import Counter
@@ -14,30 +16,32 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+from tools import stages
 from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings, did_you_mean
 from unlearning.data.design import assign_columns
 from unlearning.data.kinds import KINDS, draws, family_names
 from unlearning.data.languages import measures, wrong_languages
 from unlearning.data.own_files import read_examples, read_pairs_of, refuse_empty_source
-from unlearning.errors import StudyError
+from unlearning.errors import StudyError, refuse
 
 PARAMS = "params.yaml"
+MOST_SETS = 60  # more make the search for a design take minutes
 Place = tuple[str | int, ...]
+_short = reprlib.Repr()  # of a value that a message repeats
+_short.maxstring = _short.maxother = 80
 
 
 def load(path: Path | str = PARAMS) -> Settings:
-    """The valid settings of a file, read as DVC reads it (YAML 1.2: 1e-4 is a number); else its first mistake."""
+    """The valid settings of a file, read as DVC reads it (YAML 1.2: 1e-4 is a number); else all of its mistakes."""
     values, marks = _parse(path)
     try:
         settings = Settings.model_validate(values, context=values)
+        found = [(place, f"{'.'.join(map(str, place))}: {message}") for place, message in mistakes(settings)]
     except ValidationError as error:
-        found = [(_place(values, e), e) for e in error.errors()]
-        # a mistyped key is an unknown one and a missing one: the first of these is what the user sees in the file
-        place, first = min(found, key=lambda item: (item[1]["type"] == "missing", _line(marks, item[0])))
-        raise StudyError(f"{path}, line {_line(marks, place)}: {_explain(place, first)}") from None
-    for place, message in mistakes(settings):
-        raise StudyError(f"{path}, line {_line(marks, place)}: {'.'.join(map(str, place))}: {message}")
+        found = _explained(values, error.errors())
+    refuse(f"{path}, line {line}: {message}" for line, message in sorted((_line(marks, p), m) for p, m in found))
     return settings
 
 
@@ -45,6 +49,7 @@ def _parse(path: Path | str) -> tuple[dict[str, Any], Any]:
     """The file's values, and the same with line numbers."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+        _refuse_more_than_values(path, text)
         values, marks = YAML(typ="safe", pure=True).load(text), YAML().load(text)
     except FileNotFoundError:
         raise StudyError(f"{path}: there is no such file. Run from the top of the repository.") from None
@@ -54,9 +59,29 @@ def _parse(path: Path | str) -> tuple[dict[str, Any], Any]:
         mark = getattr(error, "problem_mark", None)
         problem = str(getattr(error, "problem", error)).splitlines()[0]
         raise StudyError(f"{path}, line {mark.line + 1 if mark else '?'}: not YAML ({problem}). Correct it.") from None
+    except ValueError as error:  # a date or a number that there is not
+        raise StudyError(f"{path}: not YAML ({str(error)[:80]}). Correct it, or put it in quotes.") from None
     if not isinstance(values, dict):
         raise StudyError(f"{path}, line 1: holds no settings. Restore it with git checkout {path}.")
     return values, marks
+
+
+def _refuse_more_than_values(path: Path | str, text: str) -> None:
+    """Refuse tags, which make other objects, and what makes a check hang: deep nesting, aliases of aliases."""
+    opened: list[bool] = []  # for each list or block around, whether it bears an anchor
+    for event in YAML(typ="safe", pure=True).parse(text):
+        if isinstance(event, CollectionStartEvent):
+            opened.append(event.anchor is not None)
+        elif isinstance(event, CollectionEndEvent):
+            opened.pop()
+        wrong = {
+            "a tag (!…)": getattr(event, "tag", None) not in (None, "!"),
+            "an alias (*…) within a block that has an anchor": isinstance(event, AliasEvent) and any(opened),
+            "blocks nested too deeply": len(opened) > 10,
+            "a hundred thousand characters": event.end_mark.index > 100_000,
+        }
+        for what in (what for what, holds in wrong.items() if holds):
+            raise StudyError(f"{path}, line {event.start_mark.line + 1}: {what}. Settings are values: write them out.")
 
 
 def _line(node: Any, place: Place) -> int:
@@ -82,10 +107,23 @@ def _place(values: Any, error: Any) -> Place:
     return tuple(place)
 
 
+def _explained(values: Any, errors: list[Any]) -> list[tuple[Place, str]]:
+    """Place and message of each mistake; a place is told once, and a key that is mistyped is not missing besides."""
+    found: dict[Place, str] = {}
+    for error in sorted(errors, key=lambda error: error["type"] == "missing"):
+        place = _place(values, error)
+        mistyped = f"Did you mean '{place[-1] if place else ''}'?"
+        if error["type"] != "missing" or not any(p[:-1] == place[:-1] and mistyped in m for p, m in found.items()):
+            found.setdefault(place, _explain(place, error))
+    return list(found.items())
+
+
 def _explain(place: Place, error: Any) -> str:
     """What is wrong and what mends it, in words."""
-    name, kind, context = ".".join(map(str, place)), error["type"], error.get("ctx", {})
-    is_what = f"{name} is {context.get('tag', error['input'])!r}."
+    name, kind, context = ".".join(str(part)[:80] for part in place), error["type"], error.get("ctx", {})
+    is_what = f"{name} is {_short.repr(context.get('tag', error['input']))}."
+    if kind in ("string_type", "invalid_key") and not isinstance(error["input"], str | list | dict | None):
+        return f'{name}: a name or a text. Put it in quotes: "{str(error["input"])[:80]}".'
     if kind == "extra_forbidden":
         known = {key for block in [*Block.__subclasses__(), *ARM.__subclasses__()] for key in block.model_fields}
         return f"unknown key '{name}'. {did_you_mean(str(place[-1]), sorted(known), 'Take it out.')}"
@@ -144,6 +182,9 @@ def mistakes(s: Settings) -> Iterator[tuple[Place, str]]:
 def _design_mistakes(s: Settings, kinds: dict[str, str]) -> Iterator[tuple[Place, str]]:
     """kinds: forget set -> kind."""
     design, half = s.design, s.design.models // 2
+    if len(kinds) > MOST_SETS:
+        yield ("forget_sets",), f"are {len(kinds)} sets, a design holds {MOST_SETS}. Take some out, or lower draws."
+        return
     room = {"min_free_columns": design.min_free_columns, "largest_alias": design.largest_alias}
     try:
         assign_columns(kinds, models=design.models, **room)
@@ -213,38 +254,87 @@ def _ascent_mistakes(s: Settings, families: dict[str, list[str]]) -> Iterator[tu
 
 
 def check_own_files(settings: Settings, path: Path | str = PARAMS) -> None:
-    """Read the user's own files, row by row, and see that their model is whole; near-duplicates come later."""
+    """Read the user's own files, row by row, and see that their model is whole; StudyError of all that is wrong.
+
+    Once stage corpus has run, sets are also held against its tokenizer and its splits.
+    """
     own = {n: spec for n, spec in settings.forget_sets.items() if isinstance(spec, OWN)}
     named = {("forget_sets", n, "path"): spec.path for n, spec in own.items()}
     corpus = settings.corpus
     if corpus.name == "jsonl":
         named["corpus", "path"] = corpus.path
     model = settings.model.path if isinstance(settings.model, MODEL_IN_FOLDER) else None
-    for place, file in (named | ({("model", "path"): model} if model else {})).items():
-        if not Path(file).exists():
-            line = _line(_parse(path)[1], place)
-            raise StudyError(f"{path}, line {line}: {file} is not there. Correct the path.")
+    named |= {("model", "path"): model} if model else {}
+    wrong = {p: f"{file} is not there. Correct the path." for p, file in named.items() if not Path(file).exists()}
     archive = Path("data/raw") / corpus.archive
     if corpus.name == "localisation" and zipfile.is_zipfile(archive):  # else the first stage fetches it, and looks
-        for setting, wrong in wrong_languages(corpus.model_dump(), archive).items():
-            raise StudyError(f"{path}, line {_line(_parse(path)[1], ('corpus', setting))}: corpus.{setting}: {wrong}")
+        told = wrong_languages(corpus.model_dump(), archive).items()
+        wrong |= {("corpus", setting): f"corpus.{setting}: {message}" for setting, message in told}
+    refuse(f"{path}, line {_line(_parse(path)[1], place)}: {message}" for place, message in wrong.items())
     needs_a_source = isinstance(settings.model, NEW_MODEL)  # a model of the hub is not here yet, and passes
     if model:
         from unlearning.data import checkpoint  # it takes torch, and seconds, to load
 
         needs_a_source = checkpoint.needs_a_source(checkpoint.folder_of({"path": model}, max_tokens=corpus.max_tokens))
-    files = [read_examples(spec.path, spec.fields and spec.fields.model_dump()) for spec in own.values()]
-    if corpus.name == "jsonl":
-        files.append(read_pairs_of(corpus.path, corpus.fields and corpus.fields.model_dump()))
-        measures(corpus.target_language, [row["target"] for _, row in files[-1]])
-    for rows in files if needs_a_source else []:
-        refuse_empty_source(rows)
+    refuse(_mistakes_in_files(settings, own, needs_a_source))
+
+
+def _mistakes_in_files(settings: Settings, own: dict[str, Any], needs_a_source: bool) -> Iterator[str]:
+    corpus, told = settings.corpus, list[str]()
+    for spec in [*own.values(), *[corpus] * (corpus.name == "jsonl")]:
+        try:
+            rows = (read_pairs_of if spec is corpus else read_examples)(spec.path, _fields(spec))
+            if needs_a_source:
+                refuse_empty_source(rows)
+            if spec is corpus:
+                measures(corpus.target_language, [row["target"] for _, row in rows])
+        except StudyError as error:
+            told += str(error).splitlines()
+    yield from told
+    if told or not own or not _corpus_is_split():
+        return
+    from datasets import load_from_disk
+    from transformers import AutoTokenizer
+
+    from unlearning.data.forget_sets import read_own
+
+    splits, tokenizer = load_from_disk("data/corpus"), AutoTokenizer.from_pretrained("data/tokenizer")
+    protected = {name: splits[name].to_pandas() for name in ("public", "core", "heldout", "validation")}
+    limits = {"max_tokens": corpus.max_tokens, "near_duplicate": corpus.near_duplicate, "protected": protected}
+    for name, spec in own.items():
+        try:
+            read_own(name, spec.path, fields=_fields(spec), tokenizer=tokenizer, **limits)
+        except StudyError as error:
+            yield from str(error).splitlines()
+
+
+def _corpus_is_split() -> bool:
+    return Path("data/corpus").exists() and not any(stages.misfits("corpus"))
+
+
+def _fields(spec: Any) -> dict[str, str | None] | None:
+    return spec.fields and spec.fields.model_dump()
+
+
+def no_device(settings: Settings, path: Path | str = PARAMS) -> Iterator[str]:
+    """A sentence where the settings name a device that this machine lacks; a cluster looks for one by itself."""
+    if settings.device == "cuda" and os.environ.get("UNLEARNING_ENGINE", "processes") == "processes":
+        import torch  # seconds
+
+        if not torch.cuda.is_available():
+            line = _line(_parse(path)[1], ("device",))
+            told = f"{path}, line {line}: device is cuda, and PyTorch {torch.__version__} finds none here."
+            yield f"{told} Write cpu, or install a driver and a build of PyTorch for it."
 
 
 def main(path: str = PARAMS) -> None:
-    """Check a params file, and the user's files that it names."""
-    check_own_files(load(path), path)
-    print(f"{path}: ok")
+    """Check a params file, the user's files that it names, and the device."""
+    settings = load(path)
+    check_own_files(settings, path)
+    refuse(no_device(settings, path))
+    own = any(isinstance(spec, OWN) for spec in settings.forget_sets.values())
+    later = "; tokens and near-duplicates of own sets are checked once stage corpus has run"
+    print(f"{path}: ok{later if own and not _corpus_is_split() else ''}")
 
 
 if __name__ == "__main__":

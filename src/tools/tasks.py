@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -24,12 +25,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import ParallelBackendBase
 
 import unlearning
+from tools import cannot_write
 from unlearning.errors import StudyError
 
 SECONDS = ".seconds"  # in a task's folder: how long it took
@@ -159,7 +162,7 @@ def _on_this_machine(function: Callable[..., Any], todo: Todo, workers: int | No
     workers = min(workers or default_workers(1 if on_gpus else None), len(todo))
     # With one job joblib would compute in this very process. Two jobs, handed out one at a time, are one at work.
     pool = {"n_jobs": max(workers, 2), "inner_max_num_threads": threads}
-    watch = {"initializer": _leave_without, "initargs": (os.getpid(),)}
+    watch = {"initializer": end_with, "initargs": (os.getpid(),)}
     try:
         with suppress(TerminatedWorkerError), parallel_config("loky", **pool, **watch):
             run = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
@@ -214,11 +217,11 @@ def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any], h
     started = time.monotonic()
     try:
         function(partial, **task)
+        (partial / SECONDS).write_text(f"{time.monotonic() - started:.1f}\n", encoding="utf-8")
     except StudyError as error:
         return folder, str(error)
-    except Exception:
-        return folder, traceback.format_exc()
-    (partial / SECONDS).write_text(f"{time.monotonic() - started:.1f}\n", encoding="utf-8")
+    except Exception as error:
+        return folder, cannot_write(error, folder.parent) or traceback.format_exc()
     try:
         partial.rename(folder)
     except OSError:  # somebody else finished the same task meanwhile
@@ -228,12 +231,12 @@ def _run_one(function: Callable[..., Any], folder: Path, task: dict[str, Any], h
     return folder, None
 
 
-def _leave_without(parent: int) -> None:
-    """In the child: leave when the parent is gone (killed), so that no orphan works on beside a new run."""
+def end_with(pid: int) -> None:
+    """End, as by SIGTERM, when another process is no more: no orphan works on beside a new run."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).wait()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

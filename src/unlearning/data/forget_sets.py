@@ -1,6 +1,7 @@
 """Raw forget sets and the never-trained examples of their kinds: drawn, or read from the user's file and checked."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from unlearning.data.corpus import lengths, lost_by, unify
 from unlearning.data.kinds import COLUMNS, KINDS, PILOT, PILOT_KINDS, POPULATIONS, draws, population, stream
 from unlearning.data.overlap import nearest
 from unlearning.data.own_files import Fields, read_examples
-from unlearning.errors import StudyError
+from unlearning.errors import StudyError, refuse
 
 Pairs = pd.DataFrame  # id, source, target, origin
 Sets = Mapping[str, Pairs]
@@ -157,14 +158,15 @@ def read_own(
     protected: splits, populations and other forget sets, by name, that no example may (nearly) stand in, which is a
     token-set Jaccard of `near_duplicate` on source or target. Its id becomes `<name>:<id of the file>`.
     fields: what the file calls them, as in `read_examples`.
-    Raises StudyError: the first mistake, with file, line and mend.
+    Raises StudyError: its mistakes, one a row, with file, line and mend.
     """
     rows = read_examples(path, fields)
     table = pd.DataFrame([row for _, row in rows])
     origin = table["origin"].fillna(Path(path).name) if "origin" in table else Path(path).name
-    for wrong in (_token_mistakes(table, tokenizer, max_tokens), _twins(table, protected, near_duplicate)):
-        for row, message in wrong:
-            raise StudyError(f"{rows[row][0]}: {message}")
+    wrong = dict[int, str]()
+    for row, message in chain(_token_mistakes(table, tokenizer, max_tokens), _twins(table, protected, near_duplicate)):
+        wrong.setdefault(row, message)
+    refuse(f"{rows[row][0]}: {wrong[row]}" for row in sorted(wrong))
     return table.assign(id=name + ":" + table["id"], origin=origin)[COLUMNS]
 
 
@@ -194,7 +196,8 @@ def _twins(table: Pairs, protected: Sets, least: float) -> Iterator[tuple[int, s
                         twin, likeness = (ids[text], 1.0) if exact else (pairs["id"].iloc[other[row]], best[row])
                         how = f"Jaccard {likeness:.2f}, from {least} two pairs count as one"
                         why = _WHY_NOT.get(split, "It is another forget set, which other models hold")
-                        yield row, f"the {side} (nearly) stands in {split} as '{twin}' ({how}). {why}: delete the line."
+                        where = f"the {side} (nearly) stands in {split} as '{twin}' ({how})"
+                        yield row, f"{where}. {why}: delete one of the two."
 
 
 def examples_table(

@@ -30,19 +30,19 @@ def read_jsonl(
 
 
 def objects(path: Path | str, required: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Line number and value of each line of a JSONL file that is not blank, as `json` reads it. Raises StudyError."""
+    """Line number and value of each line of a JSONL file that is not blank, as `json` reads it.
+
+    In place of a line that is wrong stands a StudyError, which `mistakes_in` tells. Raised: what `text_lines` raises.
+    """
     for number, line in enumerate(text_lines(Path(path)), start=1):
         if line.strip():
             try:
                 row = json.loads(line, object_pairs_hook=once)
             except StudyError as error:
-                raise StudyError(f"{path}, line {number}: {error}") from None
+                row = error
             except (ValueError, RecursionError) as error:
                 reason = getattr(error, "msg", "too deeply nested")
-                where = f"{path}, line {number}"
-                raise StudyError(
-                    f"{where}: not JSON ({reason}). Write one object a line: {example_of(required)}"
-                ) from None
+                row = StudyError(f"not JSON ({reason}). Write one object a line: {example_of(required)}")
             yield number, row
 
 
@@ -81,7 +81,9 @@ def mistakes_in(
 ) -> Iterator[str]:
     """What is wrong with a row, a sentence each, by the rules of `read_jsonl`."""
     if not isinstance(row, dict):
-        yield f"holds a {type(row).__name__}, not an object. Write {example_of(required)}"
+        wrong = f"holds a {type(row).__name__}, not an object. Write {example_of(required)}"
+        yield str(row) if isinstance(row, StudyError) else wrong
+        return
     for field in (*required, *(field for field in others or () if field in row)):
         value = row.get(field)
         if field not in row:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unlearning.data.jsonl import Row, example_of, mistakes_in, objects, once, text_lines
-from unlearning.errors import StudyError
+from unlearning.errors import StudyError, refuse
 
 Fields = Mapping[str, str | None]  # source, target, id, group -> name in the file; no source: plain text
 # Names that are recognised without a setting, the first that a file's first row has.
@@ -43,12 +43,16 @@ class Place(NamedTuple):
         return f"{self.unit}-{self.number}"
 
 
+Mistake = tuple[Place, str]
+
+
 def read_pairs_of(path: Path | str, fields: Fields | None = None) -> list[tuple[Place, Row]]:
     """The rows of a user's corpus: source (empty in plain text), target, group; without a group each is its own.
 
-    fields: what the file calls them; None: a preset. Raises StudyError: a mistake, with file, line or row, and mend.
+    fields: what the file calls them; None: a preset. Raises StudyError: its mistakes, with file, line or row, and mend.
     """
-    rows = _read(path, fields, ["group"], others=None)
+    rows, wrong = _read(path, fields, ["group"], others=None)
+    _refuse(wrong)
     return [(place, {"group": place.name} | row) for place, row in rows]
 
 
@@ -57,14 +61,15 @@ def read_examples(path: Path | str, fields: Fields | None = None) -> list[tuple[
 
     No id and no example stands there twice. Otherwise as `read_pairs_of`.
     """
-    rows, first = [], dict[Any, Place]()
-    for place, row in _read(path, fields, ["id", "origin"], others=["origin"]):
-        row = {"id": place.name} | row
+    first = dict[Any, Place]()
+    rows, wrong = _read(path, fields, ["id", "origin"], others=["origin"])
+    rows = [(place, {"id": place.name} | row) for place, row in rows]
+    for place, row in rows:
         again = {row["id"]: ("id", "Rename one."), (row["source"], row["target"]): ("example", "Delete one.")}
         for key, (what, mend) in again.items():
             if (other := first.setdefault(key, place)) != place:
-                raise StudyError(f"{place}: this {what} stands in {other.unit} {other.number} too. {mend}")
-        rows.append((place, row))
+                wrong.append((place, f"this {what} stands in {other.unit} {other.number} too. {mend}"))
+    _refuse(wrong)
     return rows
 
 
@@ -80,9 +85,12 @@ def refuse_empty_source(rows: Sequence[tuple[Place, Row]]) -> None:
 
 def _read(
     path: Path | str, fields: Fields | None, optional: Sequence[str], *, others: Sequence[str] | None
-) -> Iterator[tuple[Place, Row]]:
-    """Each row under our names. optional: ours that a file may do without; others: known besides, None: any."""
-    names = dict[str, str]()
+) -> tuple[list[tuple[Place, Row]], list[Mistake]]:
+    """Each row under our names, and what is wrong with the others; with the first one, if that does not fit.
+
+    optional: ours that a file may do without; others: known besides, None: any.
+    """
+    names, rows, wrong = dict[str, str](), [], list[Mistake]()
     for place, row in _raw_rows(Path(path), _in_order(["source", "target", *optional[:1]])):
         first = not names
         if first:
@@ -90,6 +98,7 @@ def _read(
             names = _fields_of(row, fields or preset, optional)
             # what a file has besides the names of a preset may belong to the text; `fields` say what counts
             known = None if fields else others if preset is PRESETS[0] else ["id", "group"]
+        told = len(wrong)
         for mistake in mistakes_in(row, list(names.values()), [names.get("source", "")], known):
             mend = ""
             if "is unknown" in mistake and known != others:
@@ -97,13 +106,22 @@ def _read(
                 mend = f" Or say in params.yaml which fields count, fields: {{{given}}}."
             elif "is missing" in mistake and first and not fields:
                 mend = " Or say in params.yaml which fields they are, fields: {source: …, target: …}."
-            raise StudyError(f"{place}: {mistake}{mend}")
+            wrong.append((place, f"{mistake}{mend}"))
+        if first and wrong:  # nor will any other row fit
+            break
+        if len(wrong) > told:
+            continue
         if late := next((name for name in optional[:1] if name in row and name not in names), ""):
-            raise StudyError(f"{place}: the field '{late}' stands here and not in the first. Give it to all or none.")
+            wrong.append((place, f"the field '{late}' stands here and not in the first. Give it to all or none."))
         extra = {name: row[name] for name in others or () if name in row}
-        yield place, {"source": ""} | extra | {ours: row[theirs] for ours, theirs in names.items()}
+        rows.append((place, {"source": ""} | extra | {ours: row[theirs] for ours, theirs in names.items()}))
     if not names:
         raise StudyError(f"{path} is empty. Write one object a line: {example_of(['source', 'target'])}")
+    return rows, wrong
+
+
+def _refuse(wrong: list[Mistake]) -> None:
+    refuse(f"{place}: {message}" for place, message in sorted(wrong, key=lambda item: item[0].number))
 
 
 def _fields_of(row: Any, fields: Fields, optional: Sequence[str]) -> dict[str, str]:
@@ -161,10 +179,9 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
     except csv.Error as error:
         mend = "Put double quotes around text, and double those in it."
         raise StudyError(f"{path}, line {reader.line_num}: not CSV ({error}). {mend}") from None
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            size = f"{len(row)} fields, the header {len(header)}"
-            raise StudyError(f"{path}, row {number}: it has {size}. Put text that holds commas in double quotes.")
+    uneven = [(number, len(row)) for number, row in enumerate(rows, start=1) if len(row) != len(header)]
+    mend = f"fields, the header {len(header)}. Put text that holds commas in double quotes."
+    refuse(f"{path}, row {number}: it has {size} {mend}" for number, size in uneven)
     for name in header:
         if header.count(name) > 1:
             raise StudyError(f"{path}, row 0 (the header): the field '{name}' stands there twice. Take one out.")
