@@ -31,8 +31,14 @@ def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
             raise StudyError(f"{why}: correct model.hub and model.revision, or connect to the network.") from None
     elif (folder := Path(model["path"])).is_symlink():  # dvc does not follow links to folders
         raise StudyError(f"{folder} is a link: another model behind it would go unnoticed. Copy the folder itself.")
-    for problem in problems(folder, max_tokens=max_tokens):
-        raise StudyError(problem)
+    try:
+        for problem in problems(folder, max_tokens=max_tokens):
+            raise StudyError(problem)
+    except StudyError:
+        raise
+    except Exception as error:  # a file that is JSON, or weights, and not what the libraries expect: they raise many kinds
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise StudyError(f"{folder} cannot be loaded ({why}). Take your model and {_SAVE}") from None
     return folder
 
 
