@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from unlearning.errors import MOST_CHARACTERS, MOST_TOLD, StudyError
 RESULT = Path(__file__).with_suffix(".csv")
 OUTCOMES = ["accepted", "refused", "traceback", "over 5 s", "badly said", "fails later"]
 VALUES = [None, "", " ", "x" * 1000, "2024", "é", "a\nb", True, 0, 1, -1, 2, 3.7, 1e-12, 1e12, 2**31, 2**40, -1e308,
-          float("inf"), float("nan"), [], [[]], {}, {"a": 1}, ["x", "x"], "${seed}", "../x", "/dev/null", "\u2028"]  # fmt: skip
+          float("inf"), float("nan"), [], [[]], {}, {"a": 1}, ["x", "x"], "${seed}", "../x", "/dev/null"]  # fmt: skip
 
 Mutate = Callable[[random.Random], str]  # writes one broken input, says what was done
 Check = Callable[[], Callable[[], None]]  # raises StudyError, or gives what has to work thereafter
@@ -53,7 +54,9 @@ def outcome(check: Check) -> tuple[str, str]:
         then = check()
     except StudyError as error:
         lines = str(error).splitlines()
-        well = lines and len(lines) <= MOST_TOLD + 1 and all(20 < len(x) <= 2 * MOST_CHARACTERS for x in lines[:MOST_TOLD])
+        well = (
+            lines and len(lines) <= MOST_TOLD + 1 and all(20 < len(x) <= 2 * MOST_CHARACTERS for x in lines[:MOST_TOLD])
+        )
         return "refused" if well else "badly said", str(error)
     except TooLong:
         return "over 5 s", ""
@@ -91,7 +94,11 @@ def broken_text(text: bytes, rng: random.Random) -> bytes:
     if what == 1:
         return text[:at] + bytes([rng.randrange(256)]) + text[at + 1 :]
     if what == 2:
-        return text[:at] + rng.choice([b"\0", b"\xff", b"\xef\xbb\xbf", b'"', b"\\", b"\t", b"{", b"]", b",", b"\r"]) + text[at:]
+        return (
+            text[:at]
+            + rng.choice([b"\0", b"\xff", b"\xef\xbb\xbf", b'"', b"\\", b"\t", b"{", b"]", b",", b"\r"])
+            + text[at:]
+        )
     if what == 3:
         del lines[line]
     elif what == 4:
@@ -188,7 +195,7 @@ def run_files(n: int, folder: Path) -> dict[str, int]:
     from unlearning.data.own_files import read_examples, read_pairs_of
 
     rows = [{"id": f"{i}", "source": f"Frage {i}, „{w}“?", "target": f'answer "{w}" {i * 7}'}
-            for i, w in enumerate("alpha beta gamma delta epsilon zeta eta theta iota kappa".split())]  # fmt: skip
+            for i, w in enumerate(["alpha", "beta", "gamma", "delta", "eta", "theta", "iota", "kappa"])]  # fmt: skip
     tokenizer = train_tokenizer([row[side] for row in rows for side in ("source", "target")], vocabulary_size=300)
     limits = {"tokenizer": tokenizer, "max_tokens": 400, "near_duplicate": 0.99, "protected": {}}
     as_csv = io.StringIO(newline="")
@@ -231,10 +238,8 @@ def run_files(n: int, folder: Path) -> dict[str, int]:
             read_pairs_of(now[0])
 
         def unless_told() -> None:  # what reads on may refuse in sentences
-            try:
+            with suppress(StudyError):
                 later()
-            except StudyError:
-                pass
 
         return unless_told
 
@@ -283,7 +288,11 @@ def run_checkpoints(n: int, folder: Path) -> dict[str, int]:
             value = tensors.pop(name)
             if how != "drop":
                 prefix = rng.choice(["_orig_mod.", "module.", "x"]) if how == "rename" else ""
-                value = {"shape": value.repeat(2, axis=0), "nan": value * float("nan"), "half": value.astype("float16")}.get(how, value)
+                value = {
+                    "shape": value.repeat(2, axis=0),
+                    "nan": value * float("nan"),
+                    "half": value.astype("float16"),
+                }.get(how, value)
                 tensors[prefix + name] = value
             if how == "extra":
                 tensors["more.weight"] = value.copy()
@@ -341,7 +350,12 @@ def run_kills(n: int, folder: Path) -> dict[str, int]:
 
 
 FOLDERS = ("data", "models", "results/tables", "figures")  # what has to be the same
-RUNS = {"settings": (run_settings, 2000), "files": (run_files, 1000), "checkpoints": (run_checkpoints, 300), "kills": (run_kills, 100)}  # fmt: skip
+RUNS = {
+    "settings": (run_settings, 2000),
+    "files": (run_files, 1000),
+    "checkpoints": (run_checkpoints, 300),
+    "kills": (run_kills, 100),
+}
 
 
 def main() -> None:
@@ -354,8 +368,8 @@ def main() -> None:
             counts = run(n, Path(folder))
         rows = pd.read_csv(RESULT) if RESULT.exists() else pd.DataFrame(columns=["inputs"])
         row = {"inputs": name, "tried": n, **counts}
-        rows = pd.concat([rows[rows["inputs"] != name], pd.DataFrame([row])])
-        rows.sort_values("inputs").to_csv(RESULT, index=False)
+        rows = pd.concat([rows[rows["inputs"] != name], pd.DataFrame([row])]).sort_values("inputs")
+        rows.astype(dict.fromkeys(["tried", *OUTCOMES], int)).to_csv(RESULT, index=False)
         print(row)
 
 

@@ -119,6 +119,14 @@ def test_what_is_no_checkpoint_is_refused_in_words(tmp_path):
     assert "holds no tokenizer.json" in refusal(folder)
 
 
+def test_what_the_libraries_do_not_expect_is_refused_in_words_too(tmp_path):
+    folder = save(tmp_path / "mine", "gpt2")
+    change_config(folder, model_type="no such model")
+    assert "cannot be loaded (ValueError: " in refusal(folder)
+    change_config(folder, model_type="gpt2", vocab_size="many")
+    assert "cannot be loaded (" in refusal(folder)
+
+
 @pytest.mark.parametrize("family", SIZES)
 def test_weights_whose_names_carry_a_prefix_are_not_filled_with_random_numbers(family, tmp_path):
     folder = save(tmp_path / "mine", family)
