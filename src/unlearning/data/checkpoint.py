@@ -36,7 +36,7 @@ def folder_of(model: Mapping[str, Any], *, max_tokens: int = 0) -> Path | None:
             raise StudyError(problem)
     except StudyError:
         raise
-    except Exception as error:  # a file that is JSON, or weights, and not what the libraries expect: they raise many kinds
+    except Exception as error:  # the libraries raise many kinds
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         raise StudyError(f"{folder} cannot be loaded ({why}). Take your model and {_SAVE}") from None
     return folder
