@@ -1,0 +1,339 @@
+"""Metrics that need no retrained model, held against models that were: do they tell and order, and where do they stop?
+
+A metric has one value an example (a set's is their mean) or, in OF_SETS, one a set. Tables of examples and states have a
+column a metric; the table of values has a row a metric, model and quantity. Arms, families, runs: see `paper.runs`.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import kendalltau
+
+from paper import look, marks, words
+from paper.exposure import EXCHANGEABLE, LEAST_POPULATION
+from paper.look import Looks
+from paper.runs import BY, Array, Run, Study, plain
+from unlearning.core import genex, metrics, performance, stand_ins
+from unlearning.data import kinds
+
+QUANTITIES = {  # of a metric -> unit
+    "told": "AUC",  # of examples in a model that holds the set, against those in models that never saw it, at θ0
+    "told_set": "AUC",  # of set means
+    "under": "rank correlation",  # of how bad a state looks with its |GenEx|, over the states up to k*
+    "over": "rank correlation",  # from k* on
+    "steps_off": "steps",  # where its users would have stopped, minus k*
+    "left": "nats",  # GenEx there
+    "paid": "nats per token",  # held-out lost there, minus that at k*
+}
+LACKING = {  # metric -> what would have to be scored for it
+    "zlib": "the compressed size of every target",
+    "ROUGE-L": "greedy continuations of every target",
+    "gradient norm": "the length of every example's gradient",
+    "truth ratio": "log-likelihoods of perturbed and of paraphrased targets",
+    "robustness": "everything again after relearning, and in half precision",
+}
+
+
+class Metric(NamedTuple):
+    """How a metric is read."""
+
+    known: int = 1  # the sign of what a known set has more of
+    ideal: float = np.nan  # where nobody trained on the set, by definition; NaN: the less known, the better
+    stop: float = np.nan  # where its users stop; NaN: at its mean over never-trained texts of the kind under θ0
+    needs: str = "scores by token, which are kept of forget sets at three states"
+
+
+SUM, NEVER = "log-likelihoods", "never-trained texts of the kind"
+METRICS = {
+    "mean probability": Metric(),
+    "perplexity": Metric(-1, needs=SUM),
+    "exact memorization": Metric(needs="counts of right tokens"),
+    "extraction strength": Metric(),
+    "LOSS": Metric(-1, needs=SUM),
+    **dict.fromkeys(("Min-20 %", "Min-40 %", "Min-20 %++", "Min-40 %++"), Metric()),
+    "RelEx, population": Metric(1, 0.0, 0.0, NEVER),
+    "RelEx, checkpoint": Metric(1, 0.0, 0.0, "scores of the base models"),
+    "RelEx, original": Metric(1, 0.0, 0.0, SUM),
+    "exposure by rank": Metric(1, 1 / np.log(2), 1 / np.log(2), f"exchangeable {NEVER} and length"),
+    "PrivLeak": Metric(-1, 0.0, 0.0, f"{NEVER}, and retrained models"),
+    "forget quality": Metric(-1, 0.0, np.log10(0.05), "retrained models"),  # log10 p
+}
+OF_SETS = ("RelEx, population", "exposure by rank", "PrivLeak", "forget quality")
+
+
+class Kept(NamedTuple):
+    """examples: in every model at θ0, by trained_with. states: of sets, by BY and step, with `exposure`, GenEx in nats.
+    unseen: of never-trained texts at θ0, by trained_with, population and model."""
+
+    examples: dict[str, pd.DataFrame]
+    states: pd.DataFrame
+    unseen: pd.DataFrame
+
+
+def read_metrics(study: Study, arms: Sequence[str], root: str | Path = ".") -> Kept:
+    """All metrics of the in-models of some arms that have runs, and of all models of their trainings."""
+    tables, kept, group = Path(root) / "results/tables", Kept({}, {}, {}), study.examples["forget_set"]
+    keys = ["forget_set", "model", "step"]
+    for arm in arms:
+        some = study.select(arm=arm)
+        name = some[0].trained_with
+        if name not in kept.examples:
+            rows = _scores(tables / "train" / name, ["model"])
+            rows = example_metrics(study, name, rows.assign(forget_set=rows["example_id"].map(group)))
+            kept.unseen[name] = _means(rows[rows["forget_set"].isin(kinds.POPULATIONS)], ["forget_set", "model"])
+            rows = rows[rows["forget_set"].isin(study.forget_sets)]
+            by_token = token_metrics(tables / "train" / name, ["model"])
+            kept.examples[name] = rows.merge(by_token, on=["model", "example_id"], how="left")
+        rows = _scores(tables / "unlearn" / arm, [*keys, "role"]).query("role == 'in'")
+        rows = example_metrics(study, name, rows[rows["example_id"].map(group) == rows["forget_set"]])
+        by_token = token_metrics(tables / "unlearn" / arm, keys)
+        of_sets = {(run.forget_set, run.model): _along(study, run) for run in some}
+        found = [pd.concat(of_sets, names=keys)]
+        if len(by_token):
+            before = kept.examples[name].reindex(columns=[*keys[:2], *_metrics(by_token)]).assign(step=0)
+            found.append(_means(pd.concat([by_token, before]), keys))
+        kept.states[arm] = _means(rows, keys).join(found)
+    whole = {part: getattr(kept, part) for part in ("states", "unseen")}
+    return kept._replace(**{part: pd.concat(x).sort_index() if x else pd.DataFrame() for part, x in whole.items()})
+
+
+def _scores(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
+    columns = [*keys, "example_id", "log_likelihood", "n_correct"]
+    return plain(pd.read_parquet(folder / "log_likelihoods.parquet", columns=columns))
+
+
+def _metrics(table: pd.DataFrame) -> list[str]:
+    return [name for name in METRICS if name in table]
+
+
+def _means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    return rows.groupby(list(keys))[_metrics(rows)].mean()
+
+
+def example_metrics(study: Study, trained_with: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a log_likelihoods table (model, example_id, log_likelihood, n_correct) with what their sums give."""
+    place, table = study.examples.index.get_indexer(rows["example_id"]), study.references[trained_with]
+    n_tokens, values = study.examples["n_tokens"].to_numpy()[place], rows["log_likelihood"].to_numpy(dtype=float)
+    base = study.base.to_numpy()[(study.design["base"].loc[rows["model"]] > 0).to_numpy().astype(int), place]
+    original = table.to_numpy()[table.index.get_indexer(rows["model"]), place]
+    return rows.assign(**{
+        "perplexity": metrics.perplexity(values, n_tokens=n_tokens),
+        "exact memorization": metrics.exact_memorization(rows["n_correct"], n_tokens=n_tokens),
+        "LOSS": metrics.token_loss(values, n_tokens=n_tokens),
+        "RelEx, checkpoint": stand_ins.relative_exposure_checkpoint(unlearned=values, base=base),
+        "RelEx, original": stand_ins.relative_exposure_original(unlearned=values, original=original),
+    })  # fmt: skip
+
+
+def token_metrics(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
+    """One row for each of `keys` and example_id of a folder's tokens table; no row where there is none."""
+    path = folder / "tokens.parquet"
+    rows = plain(pd.read_parquet(path)) if path.exists() else pd.DataFrame(columns=[*keys, "example_id", "position"])
+    if not len(rows):
+        return rows[[*keys, "example_id"]]
+    row = rows.groupby([*keys, "example_id"], sort=False).ngroup().to_numpy()
+    grids = {}
+    for name in ("log_likelihood", "correct", "mean", "sd"):  # (texts, T), NaN past the end
+        grids[name] = np.full((row.max() + 1, rows["position"].max() + 1), np.nan)
+        grids[name][row, rows["position"]] = rows[name]
+    tokens, correct, moments = grids.pop("log_likelihood"), grids.pop("correct"), grids
+    found = rows[[*keys, "example_id"]].iloc[np.unique(row, return_index=True)[1]].reset_index(drop=True)
+    found["mean probability"] = metrics.mean_token_probability(tokens)
+    found["extraction strength"] = metrics.extraction_strength(correct)
+    for share in (0.2, 0.4):
+        found[f"Min-{100 * share:.0f} %"] = metrics.min_k(tokens, share=share)
+        found[f"Min-{100 * share:.0f} %++"] = metrics.min_k_plus_plus(tokens, share=share, **moments)
+    return found
+
+
+def set_metrics(study: Study, trained_with: str, name: str, scores: pd.DataFrame, never: pd.DataFrame) -> pd.DataFrame:
+    """OF_SETS by state. scores: states × the set's examples, never: some of the states × never-trained texts, nats."""
+    tokens, out = study.examples["n_tokens"], study.held_by(name, trained_with, inside=False)
+    own, like = tokens[scores.columns].to_numpy(), tokens[never.columns].to_numpy()
+    p = [metrics.forget_quality(at, reference=out.to_numpy() / own) for at in scores.to_numpy() / own]
+    found = pd.DataFrame({"forget quality": np.log10(np.maximum(p, 1e-300))}, index=scores.index)
+    if not never.size:
+        return found
+
+    def areas(inside: pd.DataFrame, beside: pd.DataFrame) -> list[float]:  # LOSS of the set against those texts
+        pairs = zip(inside.to_numpy() / own, beside.to_numpy() / like, strict=True)
+        return [stand_ins.auc(positives=a, negatives=b) for a, b in pairs]
+
+    some = scores.loc[never.index]
+    both = {"n_tokens": own, "never_trained": never.to_numpy(), "never_trained_n_tokens": like}
+    more = {"RelEx, population": stand_ins.relative_exposure_population(forget_set=some.to_numpy(), **both)}
+    reference = areas(out, study.references[trained_with].loc[out.index, never.columns])
+    more["PrivLeak"] = metrics.privleak(areas(some, never), reference=np.mean(reference or [np.nan]))
+    if study.kind(name) in EXCHANGEABLE:
+        pairs = zip(some.to_numpy(), never.to_numpy(), strict=True)
+        more["exposure by rank"] = [_bits(x, own, y, like) for x, y in pairs]
+    return found.join(pd.DataFrame(more, index=never.index))
+
+
+def _bits(values: Array, n_tokens: Array, never: Array, never_tokens: Array) -> float:
+    # mean exposure by rank of a set in one state, among texts of the same length; NaN where these are too few
+    bits = [stand_ins.exposure_by_rank(log_likelihoods=values[n_tokens == k], never_trained=never[never_tokens == k])
+            for k in np.unique(n_tokens) if np.sum(never_tokens == k) >= LEAST_POPULATION]  # fmt: skip
+    return float(np.mean(np.concatenate(bits))) if bits else np.nan
+
+
+def _along(study: Study, run: Run) -> pd.DataFrame:
+    never = run.followed
+    found = set_metrics(study, run.trained_with, run.forget_set, run.scores, never[never.index.isin(run.steps)])
+    return found.assign(exposure=run.set_exposure)
+
+
+def run_values(study: Study, kept: Kept, arms: Sequence[str]) -> pd.DataFrame:
+    """QUANTITIES of every metric: BY, family, metric, quantity, value, or the reason why there is none. `told` and
+    `told_set` are of all models that hold the set in the arm's training, the others of those unlearned in the arm."""
+    rows = []
+    for arm in arms:
+        for run in {run.forget_set: run for run in study.select(arm=arm)}.values():
+            rows += [(arm, run.forget_set, *row) for row in _told(study, kept, run.trained_with, run.forget_set)]
+        for run, metric in product(study.select(arm=arm), METRICS):
+            states = kept.states.loc[(arm, run.forget_set, run.model)]
+            found = _read(study, kept, run, metric, states) if metric in states else {}
+            none = np.nan, f"needs {METRICS[metric].needs}"
+            rows += [(arm, run.forget_set, run.model, metric, q, *found.get(q, none)) for q in list(QUANTITIES)[2:]]
+    table = pd.DataFrame(rows, columns=[*BY, "metric", "quantity", "value", "reason"])
+    return table.assign(family=table["forget_set"].map(study.family))
+
+
+def _told(study: Study, kept: Kept, trained_with: str, name: str) -> list[tuple]:
+    # model, metric, quantity, AUC, reason: of each model that holds a set
+    table, rows = study.references[trained_with], kept.examples[trained_with]
+    rows, holds = rows[rows["forget_set"] == name], (study.design.loc[table.index, name] > 0).to_numpy()
+    of_sets = set_metrics(study, trained_with, name, table[study.members(name)], table[study.never_trained(name)])
+    found = []
+    for metric, read in METRICS.items():
+        one, none = metric in OF_SETS, np.full((len(table), 1), np.nan)
+        if one:
+            values = of_sets[[metric]].to_numpy() if metric in of_sets else none
+        else:
+            wide = rows.pivot(index="model", columns="example_id", values=metric) if metric in rows else None
+            values = none if wide is None else wide.loc[table.index].to_numpy(dtype=float)
+        values = read.known * values
+        for quantity, each in (("told", none if one else values), ("told_set", values.mean(axis=1, keepdims=True))):
+            why = "one value a set" if one and quantity == "told" else f"needs {read.needs}"
+            for at in np.flatnonzero(holds):
+                known = np.isfinite(each[at]).all() and np.isfinite(each[~holds]).all() and not holds.all()
+                area = stand_ins.auc(positives=each[at], negatives=each[~holds]) if known else np.nan
+                found.append((table.index[at], metric, quantity, area, "" if known else why))
+    return found
+
+
+def _read(study: Study, kept: Kept, run: Run, metric: str, states: pd.DataFrame) -> dict[str, tuple[float, str]]:
+    # order and stopping in one run: quantity -> value, reason; nothing where the metric is not there
+    read, values = METRICS[metric], states[[metric, "exposure"]].dropna()
+    if not len(values) or not np.isfinite(run.k_star):
+        return dict.fromkeys(QUANTITIES, (np.nan, "the run did not get to k*")) if len(values) else {}
+    distance = values[metric] - read.ideal
+    bad = read.known * values[metric] if np.isnan(read.ideal) else distance.abs()
+    found = {}
+    for name, side in (("under", values.index <= run.k_star + 0.5), ("over", values.index >= run.k_star - 0.5)):
+        tau = kendalltau(bad[side], values["exposure"][side].abs()).statistic if side.sum() > 1 else np.nan
+        found[name] = tau, "" if np.isfinite(tau) else "one state, or the same value in all"
+    level, steps = read.stop, values.index.to_numpy()
+    if np.isnan(level):
+        like = (run.trained_with, kinds.population(study.kind(run.forget_set)), run.model)
+        level = kept.unseen.get(metric, pd.Series(dtype=float)).get(like, np.nan)
+    if np.isnan(level):
+        return found
+    # where known · (value − level) first falls to zero
+    stop = genex.steps_to_forget(read.known * (values[metric].to_numpy() - level), steps)
+    left, lost = performance.interpolate(run.set_exposure, run.steps, stop), run.lost([stop, run.k_star])
+    told = {"steps_off": stop - run.k_star, "left": left, "paid": lost[0] - lost[1]}
+    why = "it would not have stopped while the run was followed"
+    return found | {name: (float(x), "" if np.isfinite(x) else why) for name, x in told.items()}
+
+
+def summary(values: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
+    """Means over models and draws: arm, family, metric, quantity, estimate, low, high, draws, n, unit (what the limits
+    count), without (models without a value) and the reason of most of them."""
+    by = ["arm", "family", "metric", "quantity"]
+    why = values[values["value"].isna()].groupby(by)["reason"].agg(without="size", reason=lambda x: x.mode().iloc[0])
+    table = marks.family_means(values, "value", by=by, confidence=confidence)
+    return table.join(why, on=by).fillna({"without": 0, "reason": ""})
+
+
+def ranking(values: pd.DataFrame, families: Sequence[str], *, confidence: float) -> pd.DataFrame:
+    """Metrics, best first: metric, estimate, low, high, n (draws of these families).
+
+    A draw's score is the mean of 2 · AUC − 1 and both rank correlations, over arms: from −1 to 1. The AUC is that of
+    examples, or of set means where a metric has one value a set.
+    """
+    some, by = values[values["family"].isin(families)], ["arm", "forget_set", "metric", "quantity"]
+    wide = some.groupby(by)["value"].mean().unstack("quantity").reindex(columns=list(QUANTITIES))
+    parts = wide[["under", "over"]].assign(told=2 * wide["told"].fillna(wide["told_set"]) - 1)
+    score = parts.mean(axis=1, skipna=False).groupby(["forget_set", "metric"]).mean().rename("score").reset_index()
+    table = words.means(score, "score", by=["metric"], confidence=confidence).dropna(subset="estimate")
+    return table.sort_values("estimate", ascending=False, ignore_index=True)
+
+
+FAILURES = {  # what an interval shows -> quantity, and the side of a level on which it lies
+    "tells examples no better than chance": ("told", -1, 0.5),
+    "tells sets no better than chance": ("told_set", -1, 0.5),
+    "gets the order up to k* wrong": ("under", -1, 0.0),
+    "takes over-unlearning for progress": ("over", -1, 0.0),
+    "stops too early": ("steps_off", -1, 0.0),
+    "stops too late": ("steps_off", 1, 0.0),
+}
+
+
+def failures(table: pd.DataFrame) -> pd.DataFrame:
+    """Where a metric fails, and in which direction, in all arms with an interval: metric, family, failure. Of the AUC
+    it is enough not to lie clearly above chance."""
+    rows, known = [], table.dropna(subset=["low", "high"])
+    for failure, (quantity, side, level) in FAILURES.items():
+        edge = "low" if "told" in quantity or side > 0 else "high"
+        beyond = known[known["quantity"] == quantity]
+        beyond = beyond.assign(beyond=side * (beyond[edge] - level) > 0).groupby(["metric", "family"])["beyond"].all()
+        rows += [(*key, failure) for key, holds in beyond.items() if holds]
+    return pd.DataFrame(rows, columns=["metric", "family", "failure"])
+
+
+def sentences(table: pd.DataFrame, metric: str, families: Sequence[str]) -> list[str]:
+    """Four sentences on a metric: does it tell, does it order, where does it stop, where does it fail."""
+    here = table[(table["metric"] == metric) & table["family"].isin(families)].set_index(["quantity", "family"])
+
+    def said(quantity: str) -> str:
+        cells = []
+        for family in families:
+            rows = here.loc[here.index.isin([(quantity, family)])].itertuples()
+            told = [words.interval(row, ".2f") if np.isfinite(row.estimate) else row.reason for row in rows]
+            cells.append(f"{family} {words.joined(dict.fromkeys(told), 'no run')}")
+        return "; ".join(cells)
+
+    failed = failures(table).query("metric == @metric and family in @families").groupby("failure")["family"].agg(list)
+    return [
+        f"AUC of examples: {said('told')}; of set means: {said('told_set')}.",
+        f"Order up to k*: {said('under')}; from k* on: {said('over')}.",
+        f"Stops, steps off k*: {said('steps_off')}; nats left: {said('left')}; nats per token paid: {said('paid')}.",
+        f"Fails: {words.joined([f'{why} ({words.joined(names)})' for why, names in failed.items()], 'nowhere')}.",
+    ]
+
+
+def card(table: pd.DataFrame, metric: str, arms: Sequence[str], looks: Looks) -> Figure | str:
+    """Does it tell, does it order, where does it stop: a panel each, a row a family, open marks the second arm."""
+    rows = table[(table["metric"] == metric)].dropna(subset="estimate")
+    looks = look.only(looks, set(rows["family"]))
+    if not looks:
+        return "no run has a value"
+    told = "told" if (rows["quantity"] == "told").any() else "told_set"
+    panels = {told: ("AUC", 0.5), "under": ("order to k*", 0), "over": ("order from k*", 0)}
+    panels |= {"steps_off": ("steps off k*", 0)}
+    fig, axes = look.grid(1, len(panels), height_in=0.7 + 0.15 * len(looks), sharey=True)
+    for ax, (quantity, (label, right)) in zip(axes[0], panels.items(), strict=True):
+        for (i, arm), (at, (name, style)) in product(enumerate(arms), enumerate(looks.items())):
+            mine = rows[(rows["quantity"] == quantity) & (rows["arm"] == arm) & (rows["family"] == name)]
+            face = {"mfc": "white", "mec": style.colour, "mew": 1.0} if i else {}
+            marks.intervals(ax, [at + 0.3 * i - 0.15] * len(mine), mine, style, flat=True, ms=3, **face)
+        ax.axvline(right, color=look.INK, lw=0.7, zorder=1)
+        ax.set_xlabel(label)
+    marks.name_rows(axes[0, 0], list(looks))
+    return fig

@@ -1,0 +1,176 @@
+"""Metrics without retrained models held against those with them, on a made-up study whose truth is known."""
+
+from dataclasses import replace
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from paper import exposure, look, metrics, runs
+from tests.fake_study import ARMS, FAMILIES, FakeStudy
+from unlearning.core import metrics as formulas
+from unlearning.core import stand_ins
+
+FEW = {name: FAMILIES[name] for name in ("ind", "ood-canary", "ind-x4")}
+ARM = ["adamw"]
+BY_TOKEN = ("mean probability", "extraction strength", "Min-20 %", "Min-40 %", "Min-20 %++", "Min-40 %++")
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    """Twelve models, three families (two of three draws), one arm."""
+    few = {"forget_sets": FEW, "arms": {"adamw": ARMS["adamw"]}, "placebo": (), "never": 40, "followed": 30}
+    return FakeStudy(tmp_path_factory.mktemp("study"), **few).write()
+
+
+@pytest.fixture(scope="module")
+def study(fake):
+    return runs.read_study(fake.root, **fake.settings)
+
+
+@pytest.fixture(scope="module")
+def kept(study, fake):
+    return metrics.read_metrics(study, ARM, fake.root)
+
+
+@pytest.fixture(scope="module")
+def values(study, kept):
+    return metrics.run_values(study, kept, ARM)
+
+
+@pytest.fixture(scope="module")
+def table(values):
+    return metrics.summary(values, confidence=0.95)
+
+
+def of(values: pd.DataFrame, run: runs.Run, metric: str) -> pd.Series:
+    """Quantity -> value of a run."""
+    mine = (values["forget_set"] == run.forget_set) & (values["model"] == run.model) & (values["metric"] == metric)
+    return values[mine].set_index("quantity")["value"]
+
+
+def test_every_metric_has_every_quantity_of_every_run_or_a_reason(values, study):
+    n = values.groupby(["metric", "quantity"]).size().unstack()
+    assert set(n.index) == set(metrics.METRICS) and list(values["family"].unique()) == list(FEW)
+    assert (n[["told", "told_set"]] == 7 * 6).all(axis=None) and (n["over"] == len(study.select())).all()
+    assert (values["value"].isna() == (values["reason"] != "")).all()
+
+
+def test_loss_tells_by_how_often_an_example_is_likelier_than_in_models_without_it(values, study):
+    run = study.select(forget_set="ind-b")[0]
+    table, holds = study.references["adamw"][run.examples] / run.n_tokens, study.design["ind-b"] > 0
+    expected = stand_ins.auc(positives=table.loc[run.model], negatives=table[~holds])
+    assert of(values, run, "LOSS")["told"] == pytest.approx(expected)
+    means = table.mean(axis=1)
+    assert of(values, run, "LOSS")["told_set"] == np.mean(means[run.model] > means[~holds])
+
+
+def test_metrics_by_token_are_those_of_the_single_texts(kept, fake):
+    tokens = pd.read_parquet(fake.tables / "train/adamw/tokens.parquet")
+    row = kept.examples["adamw"].iloc[100]
+    mine = tokens[(tokens["model"] == row["model"]) & (tokens["example_id"] == row["example_id"])]
+    of_text, moments = mine["log_likelihood"].to_numpy(), {name: mine[name].to_numpy() for name in ("mean", "sd")}
+    assert row["mean probability"] == pytest.approx(np.exp(of_text).mean())
+    assert row["extraction strength"] == pytest.approx(formulas.extraction_strength(mine["correct"].to_numpy(float)))
+    assert row["Min-40 %"] == pytest.approx(formulas.min_k(of_text, share=0.4))
+    assert row["Min-20 %++"] == pytest.approx(formulas.min_k_plus_plus(of_text, share=0.2, **moments))
+
+
+def test_states_by_token_are_those_that_were_kept(kept, study):
+    run = study.select(forget_set="ood-canary-a")[0]
+    states = kept.states.loc[("adamw", run.forget_set, run.model)]
+    assert list(states["Min-20 %"].dropna().index) == [0, round(run.k_star), run.steps[-1]]
+    assert states["LOSS"].notna().all() and states["PrivLeak"].notna().sum() > 3
+
+
+def test_a_metric_without_an_ideal_takes_over_unlearning_for_progress_and_one_with_retrained_models_does_not(table):
+    order = table.set_index(["metric", "family", "quantity"])["estimate"]
+    for family in ("ind", "ood-canary"):
+        for metric in ("LOSS", "perplexity", *BY_TOKEN):
+            assert order[metric, family, "under"] > 0.9 and order[metric, family, "over"] < -0.9, metric
+        assert order["forget quality", family, "over"] > 0.5 and order["PrivLeak", family, "under"] > 0.5
+
+
+def test_relative_exposure_stops_where_the_notebook_of_exposure_says(values, study):
+    for run in study.select()[::5]:
+        stops = exposure.stops(study, run).set_index("reading")
+        for reading in exposure.READINGS:
+            got = of(values, run, f"RelEx, {reading}")
+            assert got["steps_off"] == pytest.approx(stops["steps_off"][reading], nan_ok=True)
+            assert got["left"] == pytest.approx(stops["exposure_left"][reading], nan_ok=True)
+
+
+def test_loss_stops_where_the_set_is_as_likely_as_never_trained_texts_were_at_the_start(values, study):
+    run = study.select(forget_set="ind-a")[0]
+    never = study.never_trained("ind-a")
+    level = -np.mean(study.references["adamw"].loc[run.model, never] / study.examples["n_tokens"][never])
+    loss = -(run.log_likelihoods / run.n_tokens).mean(axis=1)
+    after = int(np.argmax(loss >= level))
+    stop = of(values, run, "LOSS")["steps_off"] + run.k_star
+    assert run.steps[after - 1] <= stop <= run.steps[after]
+    lost = run.lost([stop, run.k_star])
+    assert of(values, run, "LOSS")["paid"] == pytest.approx(lost[0] - lost[1])
+
+
+def test_exposure_by_rank_is_that_of_the_notebook_of_exposure(kept, study):
+    run = study.select(forget_set="ood-canary-b")[0]
+    never = run.followed.columns
+    few = replace(study, examples=study.examples.drop(set(study.never_trained("ood-canary-b")) - set(never)))
+    bits = exposure.ranks(few, "ood-canary-b", exposure.full_states(few, run))["bits"]
+    assert kept.states.loc[("adamw", "ood-canary-b", run.model), "exposure by rank"][0] == pytest.approx(bits[0])
+
+
+def test_what_a_metric_lacks_is_its_reason(values, study, fake, tmp_path):
+    why = values[values["value"].isna()].groupby(["metric", "quantity"])["reason"].agg(set)
+    assert why["PrivLeak", "told"] == {"one value a set"}
+    assert any("exchangeable" in reason for reason in why["exposure by rank", "over"])  # of sentences
+    assert why["Min-20 %", "steps_off"] == {"needs scores by token, which are kept of forget sets at three states"}
+    for name in ("train/adamw", "unlearn/adamw"):
+        (tmp_path / "results/tables" / name).mkdir(parents=True)
+        path = f"results/tables/{name}/log_likelihoods.parquet"
+        (tmp_path / path).symlink_to(fake.root / path)
+    lacking = replace(study, base=study.base * np.nan)
+    without = metrics.run_values(lacking, metrics.read_metrics(lacking, ARM, tmp_path), ARM)
+    lost = without.groupby("metric")["value"].apply(lambda x: x.isna().all())
+    assert set(lost.index[lost]) == {*BY_TOKEN, "RelEx, checkpoint"}
+    assert (without.loc[without["metric"] == "RelEx, checkpoint", "reason"] == "needs scores of the base models").all()
+
+
+def test_a_run_that_did_not_get_to_k_star_has_no_order_and_no_stop(study, kept):
+    run = study.select()[0]
+    short = replace(run, scores=run.scores.iloc[:3])
+    states = kept.states.loc[("adamw", run.forget_set, run.model)]
+    found = metrics._read(study, kept, short, "LOSS", states)
+    assert {why for _, why in found.values()} == {"the run did not get to k*"}
+
+
+def test_the_ranking_is_a_mean_over_draws_of_what_its_score_says(values):
+    ranked = metrics.ranking(values, ["ind", "ood-canary"], confidence=0.95)
+    assert list(ranked["estimate"]) == sorted(ranked["estimate"], reverse=True) and ranked["n"].max() == 6
+    mine = values[(values["metric"] == "LOSS") & (values["family"] != "ind-x4")]
+    means = mine.groupby(["forget_set", "quantity"])["value"].mean().unstack()
+    score = (2 * means["told"] - 1 + means["under"] + means["over"]) / 3
+    assert ranked.set_index("metric").loc["LOSS", "estimate"] == pytest.approx(score.mean())
+
+
+def test_a_failure_is_an_interval_clear_of_what_is_right_in_all_arms():
+    rows = [("a", "m", "over", -0.9, -0.5), ("b", "m", "over", -0.9, -0.1), ("a", "m", "steps_off", 1.0, 3.0),
+            ("b", "m", "steps_off", -1.0, 3.0), ("a", "m", "told", 0.4, 0.9), ("a", "n", "told", 0.6, 0.9),
+            ("a", "n", "steps_off", np.nan, np.nan), ("a", "n", "under", -0.5, 0.1)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["arm", "metric", "quantity", "low", "high"]).assign(family="f")
+    found = set(metrics.failures(table)[["metric", "failure"]].itertuples(index=False, name=None))
+    assert found == {("m", "takes over-unlearning for progress"), ("m", "tells examples no better than chance")}
+
+
+def test_a_card_is_four_panels_and_four_sentences(table, study, fake):
+    looks = look.only(look.looks(fake.forget_sets), study.families)
+    fig = metrics.card(table, "LOSS", ARM, looks)
+    assert [len(ax.containers) for ax in fig.axes] == [3, 3, 3, 3]
+    said = metrics.sentences(table, "LOSS", ["ind", "ood-canary"])
+    assert len(said) == 4 and "takes over-unlearning for progress (ind, ood-canary)" in said[3]
+    assert "one value a set" in metrics.sentences(table, "PrivLeak", ["ind"])[0]
+    assert metrics.card(table[table["metric"] == "none"], "LOSS", ARM, looks) == "no run has a value"
