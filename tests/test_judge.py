@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs/judge.md").read_text(encoding="utf-8")
 def made_up(*, shift: float = 0.0, examples: int = 40, references: int = 8, name: str = "poems", seed: int = 0):
     """Scores of one model before and after unlearning and of references; `shift`: nats that are left of an example."""
     rng = np.random.default_rng(seed)
-    level = rng.uniform(-90, -30, examples)
+    level = rng.uniform(-130, -70, examples)
     models = [("before", "m", 30.0), ("after", "m", shift), *(("reference", f"r{i}", 0.0) for i in range(references))]
     rows = [(role, model, name, f"{name}-{i}", level[i] + more + rng.normal(0, 2))
             for (role, model, more), i in product(models, range(examples))]  # fmt: skip

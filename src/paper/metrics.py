@@ -1,7 +1,7 @@
 """Metrics that need no retrained model, held against models that were: do they tell and order, and where do they stop?
 
-A metric has one value an example (a set's is their mean) or, in OF_SETS, one a set. Tables of examples and states have a
-column a metric; the table of values has a row a metric, model and quantity. Arms, families, runs: see `paper.runs`.
+A metric has one value an example (a set's is their mean) or, in OF_SETS, one a set. Tables of examples and states have
+one column a metric; that of values has a row a metric, model and quantity. Arms, families, runs: see `paper.runs`.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,6 @@ QUANTITIES = {  # of a metric -> unit
     "steps_off": "steps",  # where its users would have stopped, minus k*
     "left": "nats",  # GenEx there
     "paid": "nats per token",  # held-out lost there, minus that at k*
-}
-LACKING = {  # metric -> what would have to be scored for it
-    "zlib": "the compressed size of every target",
-    "ROUGE-L": "greedy continuations of every target",
-    "gradient norm": "the length of every example's gradient",
-    "truth ratio": "log-likelihoods of perturbed and of paraphrased targets",
-    "robustness": "everything again after relearning, and in half precision",
 }
 
 
@@ -77,29 +70,28 @@ class Kept(NamedTuple):
 
 def read_metrics(study: Study, arms: Sequence[str], root: str | Path = ".") -> Kept:
     """All metrics of the in-models of some arms that have runs, and of all models of their trainings."""
-    tables, kept, group = Path(root) / "results/tables", Kept({}, {}, {}), study.examples["forget_set"]
-    keys = ["forget_set", "model", "step"]
+    tables, group, keys = Path(root) / "results/tables", study.examples["forget_set"], ["forget_set", "model", "step"]
+    examples, states, unseen = {}, {}, {}
     for arm in arms:
         some = study.select(arm=arm)
         name = some[0].trained_with
-        if name not in kept.examples:
+        if name not in examples:
             rows = _scores(tables / "train" / name, ["model"])
             rows = example_metrics(study, name, rows.assign(forget_set=rows["example_id"].map(group)))
-            kept.unseen[name] = _means(rows[rows["forget_set"].isin(kinds.POPULATIONS)], ["forget_set", "model"])
+            unseen[name] = _means(rows[rows["forget_set"].isin(kinds.POPULATIONS)], ["forget_set", "model"])
             rows = rows[rows["forget_set"].isin(study.forget_sets)]
             by_token = token_metrics(tables / "train" / name, ["model"])
-            kept.examples[name] = rows.merge(by_token, on=["model", "example_id"], how="left")
+            examples[name] = rows.merge(by_token, on=["model", "example_id"], how="left")
         rows = _scores(tables / "unlearn" / arm, [*keys, "role"]).query("role == 'in'")
         rows = example_metrics(study, name, rows[rows["example_id"].map(group) == rows["forget_set"]])
         by_token = token_metrics(tables / "unlearn" / arm, keys)
         of_sets = {(run.forget_set, run.model): _along(study, run) for run in some}
         found = [pd.concat(of_sets, names=keys)]
         if len(by_token):
-            before = kept.examples[name].reindex(columns=[*keys[:2], *_metrics(by_token)]).assign(step=0)
+            before = examples[name].reindex(columns=[*keys[:2], *_metrics(by_token)]).assign(step=0)
             found.append(_means(pd.concat([by_token, before]), keys))
-        kept.states[arm] = _means(rows, keys).join(found)
-    whole = {part: getattr(kept, part) for part in ("states", "unseen")}
-    return kept._replace(**{part: pd.concat(x).sort_index() if x else pd.DataFrame() for part, x in whole.items()})
+        states[arm] = _means(rows, keys).join(found)
+    return Kept(examples, *(pd.concat(x).sort_index() if x else pd.DataFrame() for x in (states, unseen)))
 
 
 def _scores(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
@@ -297,24 +289,26 @@ def failures(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "family", "failure"])
 
 
+def cell(table: pd.DataFrame, metric: str, family: str, quantity: str) -> str:
+    """The mean with its interval in each arm, or the reason why there is none; what is equal is said once."""
+    rows = table[(table["metric"] == metric) & (table["family"] == family) & (table["quantity"] == quantity)]
+    told = [words.interval(row, ".2f") if np.isfinite(row.estimate) else row.reason for row in rows.itertuples()]
+    return words.joined(dict.fromkeys(told), "no run")
+
+
 def sentences(table: pd.DataFrame, metric: str, families: Sequence[str]) -> list[str]:
     """Four sentences on a metric: does it tell, does it order, where does it stop, where does it fail."""
-    here = table[(table["metric"] == metric) & table["family"].isin(families)].set_index(["quantity", "family"])
 
     def said(quantity: str) -> str:
-        cells = []
-        for family in families:
-            rows = here.loc[here.index.isin([(quantity, family)])].itertuples()
-            told = [words.interval(row, ".2f") if np.isfinite(row.estimate) else row.reason for row in rows]
-            cells.append(f"{family} {words.joined(dict.fromkeys(told), 'no run')}")
-        return "; ".join(cells)
+        return "; ".join(f"{family} {cell(table, metric, family, quantity)}" for family in families)
 
     failed = failures(table).query("metric == @metric and family in @families").groupby("failure")["family"].agg(list)
+    failed = [f"{why} ({words.joined(names)})" for why, names in failed.items()]
     return [
         f"AUC of examples: {said('told')}; of set means: {said('told_set')}.",
         f"Order up to k*: {said('under')}; from k* on: {said('over')}.",
         f"Stops, steps off k*: {said('steps_off')}; nats left: {said('left')}; nats per token paid: {said('paid')}.",
-        f"Fails: {words.joined([f'{why} ({words.joined(names)})' for why, names in failed.items()], 'nowhere')}.",
+        f"Fails: {words.joined(failed, 'nowhere')}.",
     ]
 
 
