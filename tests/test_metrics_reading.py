@@ -23,8 +23,8 @@ BY_TOKEN = ("mean probability", "extraction strength", "Min-20 %", "Min-40 %", "
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory):
     """Twelve models, three families (two of three draws), one arm."""
-    few = {"forget_sets": FEW, "arms": {"adamw": ARMS["adamw"]}, "placebo": (), "never": 40, "followed": 30}
-    return FakeStudy(tmp_path_factory.mktemp("study"), **few).write()
+    few = {"forget_sets": FEW, "arms": {"adamw": ARMS["adamw"]}, "placebo": ("adamw",), "never": 40}
+    return FakeStudy(tmp_path_factory.mktemp("study"), placebo_models=1, followed=30, **few).write()
 
 
 @pytest.fixture(scope="module")
