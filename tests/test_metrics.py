@@ -124,7 +124,11 @@ def test_forget_quality_is_the_ks_p_and_small_on_both_sides():
     p = [metrics.forget_quality(unlearned + shift, reference=retrained) for shift in (-2, 0, 2)]
     assert p[0] < 1e-6 and p[1] > 0.05 and p[2] < 1e-6
     assert metrics.forget_quality([0.0, NAN, 1.0], reference=[2.0, 3.0]) == pytest.approx(1 / 3)  # 2 of 6 orders
-    assert np.isnan(metrics.forget_quality([NAN], reference=retrained))
+    rows = metrics.forget_quality([[0.0, NAN, 1.0], [2.0, 3.0, NAN]], reference=[2.0, 3.0])
+    assert rows == pytest.approx([1 / 3, 1.0])
+    assert (
+        np.isnan(metrics.forget_quality([0.0], reference=[NAN])) and metrics.forget_quality([], reference=[1]).ndim == 0
+    )
 
 
 def test_the_truth_ratio_is_the_geometric_one_that_open_unlearning_prints():

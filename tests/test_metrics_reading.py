@@ -128,7 +128,7 @@ def test_what_a_metric_lacks_is_its_reason(values, study, fake, tmp_path):
     why = values[values["value"].isna()].groupby(["metric", "quantity"])["reason"].agg(set)
     assert why["PrivLeak", "told"] == {"one value a set"}
     assert any("exchangeable" in reason for reason in why["exposure by rank", "over"])  # of sentences
-    assert why["Min-20 %", "steps_off"] == {"needs scores by token, which are kept of forget sets at three states"}
+    assert why["Min-20 %", "steps_off"] == {"needs scores by token"}
     for name in ("train/adamw", "unlearn/adamw"):
         (tmp_path / "results/tables" / name).mkdir(parents=True)
         path = f"results/tables/{name}/log_likelihoods.parquet"
@@ -143,9 +143,8 @@ def test_what_a_metric_lacks_is_its_reason(values, study, fake, tmp_path):
 def test_a_run_that_did_not_get_to_k_star_has_no_order_and_no_stop(study, kept):
     run = study.select()[0]
     short = replace(run, scores=run.scores.iloc[:3])
-    states = kept.states.loc[("adamw", run.forget_set, run.model)]
-    found = metrics._read(study, kept, short, "LOSS", states)
-    assert {why for _, why in found.values()} == {"the run did not get to k*"}
+    found = [row for row in metrics._read(study, kept, short) if row[0] == "LOSS"]
+    assert {why for _, quantity, _, why in found if quantity != "left"} == {"the run did not get to k*"}
 
 
 def test_the_ranking_is_a_mean_over_draws_of_what_its_score_says(values):
@@ -166,11 +165,12 @@ def test_a_failure_is_an_interval_clear_of_what_is_right_in_all_arms():
     assert found == {("m", "takes over-unlearning for progress"), ("m", "tells examples no better than chance")}
 
 
-def test_a_card_is_four_panels_and_four_sentences(table, study, fake):
+def test_a_card_is_three_panels_and_four_sentences(table, study, fake):
     looks = look.only(look.looks(fake.forget_sets), study.families)
-    fig = metrics.card(table, "LOSS", ARM, looks)
-    assert [len(ax.containers) for ax in fig.axes] == [3, 3, 3, 3]
+    fig = metrics.card(table, "LOSS", looks)
+    assert [len(ax.containers) for ax in fig.axes] == [3, 6, 3]
     said = metrics.sentences(table, "LOSS", ["ind", "ood-canary"])
     assert len(said) == 4 and "takes over-unlearning for progress (ind, ood-canary)" in said[3]
-    assert "one value a set" in metrics.sentences(table, "PrivLeak", ["ind"])[0]
-    assert metrics.card(table[table["metric"] == "none"], "LOSS", ARM, looks) == "no run has a value"
+    assert "examples one value a set, sets 1.00" in metrics.sentences(table, "PrivLeak", ["ind"])[0]
+    assert metrics.sentences(table, "Min-40 %", ["ind"])[2] == "Stops. ind: needs scores by token."
+    assert metrics.card(table[table["metric"] == "none"], "LOSS", looks) == "no run has a value"

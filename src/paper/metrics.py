@@ -38,7 +38,7 @@ class Metric(NamedTuple):
     known: int = 1  # the sign of what a known set has more of
     ideal: float = np.nan  # where nobody trained on the set, by definition; NaN: the less known, the better
     stop: float = np.nan  # where its users stop; NaN: at its mean over never-trained texts of the kind under θ0
-    needs: str = "scores by token, which are kept of forget sets at three states"
+    needs: str = "scores by token"
 
 
 SUM, NEVER = "log-likelihoods", "never-trained texts of the kind"
@@ -52,7 +52,7 @@ METRICS = {
     "RelEx, population": Metric(1, 0.0, 0.0, NEVER),
     "RelEx, checkpoint": Metric(1, 0.0, 0.0, "scores of the base models"),
     "RelEx, original": Metric(1, 0.0, 0.0, SUM),
-    "exposure by rank": Metric(1, 1 / np.log(2), 1 / np.log(2), f"exchangeable {NEVER} and length"),
+    "exposure by rank": Metric(1, 1 / np.log(2), 1 / np.log(2), f"exchangeable {NEVER}"),
     "PrivLeak": Metric(-1, 0.0, 0.0, f"{NEVER}, and retrained models"),
     "forget quality": Metric(-1, 0.0, np.log10(0.05), "retrained models"),  # log10 p
 }
@@ -147,7 +147,7 @@ def set_metrics(study: Study, trained_with: str, name: str, scores: pd.DataFrame
     """OF_SETS by state. scores: states × the set's examples, never: some of the states × never-trained texts, nats."""
     tokens, out = study.examples["n_tokens"], study.held_by(name, trained_with, inside=False)
     own, like = tokens[scores.columns].to_numpy(), tokens[never.columns].to_numpy()
-    p = [metrics.forget_quality(at, reference=out.to_numpy() / own) for at in scores.to_numpy() / own]
+    p = metrics.forget_quality(scores.to_numpy() / own, reference=out.to_numpy() / own)
     found = pd.DataFrame({"forget quality": np.log10(np.maximum(p, 1e-300))}, index=scores.index)
     if not never.size:
         return found
@@ -187,11 +187,8 @@ def run_values(study: Study, kept: Kept, arms: Sequence[str]) -> pd.DataFrame:
     for arm in arms:
         for run in {run.forget_set: run for run in study.select(arm=arm)}.values():
             rows += [(arm, run.forget_set, *row) for row in _told(study, kept, run.trained_with, run.forget_set)]
-        for run, metric in product(study.select(arm=arm), METRICS):
-            states = kept.states.loc[(arm, run.forget_set, run.model)]
-            found = _read(study, kept, run, metric, states) if metric in states else {}
-            none = np.nan, f"needs {METRICS[metric].needs}"
-            rows += [(arm, run.forget_set, run.model, metric, q, *found.get(q, none)) for q in list(QUANTITIES)[2:]]
+        for run in study.select(arm=arm):
+            rows += [(arm, run.forget_set, run.model, *row) for row in _read(study, kept, run)]
     table = pd.DataFrame(rows, columns=[*BY, "metric", "quantity", "value", "reason"])
     return table.assign(family=table["forget_set"].map(study.family))
 
@@ -210,47 +207,52 @@ def _told(study: Study, kept: Kept, trained_with: str, name: str) -> list[tuple]
             wide = rows.pivot(index="model", columns="example_id", values=metric) if metric in rows else None
             values = none if wide is None else wide.loc[table.index].to_numpy(dtype=float)
         values = read.known * values
-        for quantity, each in (("told", none if one else values), ("told_set", values.mean(axis=1, keepdims=True))):
-            why = "one value a set" if one and quantity == "told" else f"needs {read.needs}"
-            for at in np.flatnonzero(holds):
-                known = np.isfinite(each[at]).all() and np.isfinite(each[~holds]).all() and not holds.all()
-                area = stand_ins.auc(positives=each[at], negatives=each[~holds]) if known else np.nan
-                found.append((table.index[at], metric, quantity, area, "" if known else why))
+        known = np.isfinite(values).all() and 0 < holds.sum() < len(holds)
+        of_set = values.mean(axis=1)
+        shares = (np.sign(of_set[holds, None] - of_set[~holds]).mean(axis=1) + 1) / 2  # AUC of one against several
+        for at, share in zip(np.flatnonzero(holds), shares, strict=True):
+            area = stand_ins.auc(positives=values[at], negatives=values[~holds]) if known and not one else np.nan
+            why = "" if known else f"needs {read.needs}"
+            found.append((table.index[at], metric, "told", area, "one value a set" if one and known else why))
+            found.append((table.index[at], metric, "told_set", share if known else np.nan, why))
     return found
 
 
-def _read(study: Study, kept: Kept, run: Run, metric: str, states: pd.DataFrame) -> dict[str, tuple[float, str]]:
-    # order and stopping in one run: quantity -> value, reason; nothing where the metric is not there
-    read, values = METRICS[metric], states[[metric, "exposure"]].dropna()
-    if not len(values) or not np.isfinite(run.k_star):
-        return dict.fromkeys(QUANTITIES, (np.nan, "the run did not get to k*")) if len(values) else {}
-    distance = values[metric] - read.ideal
-    bad = read.known * values[metric] if np.isnan(read.ideal) else distance.abs()
-    found = {}
-    for name, side in (("under", values.index <= run.k_star + 0.5), ("over", values.index >= run.k_star - 0.5)):
-        tau = kendalltau(bad[side], values["exposure"][side].abs()).statistic if side.sum() > 1 else np.nan
-        found[name] = tau, "" if np.isfinite(tau) else "one state, or the same value in all"
-    level, steps = read.stop, values.index.to_numpy()
-    if np.isnan(level):
-        like = (run.trained_with, kinds.population(study.kind(run.forget_set)), run.model)
-        level = kept.unseen.get(metric, pd.Series(dtype=float)).get(like, np.nan)
-    if np.isnan(level):
-        return found
-    # where known · (value − level) first falls to zero
-    stop = genex.steps_to_forget(read.known * (values[metric].to_numpy() - level), steps)
-    left, lost = performance.interpolate(run.set_exposure, run.steps, stop), run.lost([stop, run.k_star])
-    told = {"steps_off": stop - run.k_star, "left": left, "paid": lost[0] - lost[1]}
-    why = "it would not have stopped while the run was followed"
-    return found | {name: (float(x), "" if np.isfinite(x) else why) for name, x in told.items()}
+def _read(study: Study, kept: Kept, run: Run) -> list[tuple]:
+    # metric, quantity, value, reason: of order and stopping in one run
+    states, mean, rows, stops = kept.states.loc[(run.arm, run.forget_set, run.model)], run.exposure.mean(axis=1), [], {}
+    like = (run.trained_with, kinds.population(study.kind(run.forget_set)), run.model)
+    unseen = kept.unseen.loc[like] if like in kept.unseen.index else {}
+    short = "" if np.isfinite(run.k_star) else "the run did not get to k*"
+    for metric, read in METRICS.items():
+        values = states[metric].to_numpy(dtype=float) if metric in states else np.full(len(states), np.nan)
+        here = np.isfinite(values)
+        values, steps, distance = values[here], states.index.to_numpy()[here], states["exposure"].abs().to_numpy()[here]
+        bad, why = read.known * values if np.isnan(read.ideal) else np.abs(values - read.ideal), f"needs {read.needs}"
+        for name, side in (("under", steps <= run.k_star + 0.5), ("over", steps >= run.k_star - 0.5)):
+            tau = kendalltau(bad[side], distance[side]).statistic if side.sum() > 1 else np.nan
+            told = short or "one state, or the same value in all" if here.any() else why
+            rows.append((metric, name, tau, "" if np.isfinite(tau) else told))
+        level = unseen.get(metric, np.nan) if np.isnan(read.stop) else read.stop
+        # where known · (value − level) first falls to zero
+        stop = genex.steps_to_forget(read.known * (values - level), steps) if here.any() else np.nan
+        told = short or "it would not have stopped while the run was followed"
+        stops[metric] = stop, told if here.any() and np.isfinite(level) else why
+    lost = run.lost([*(stop for stop, _ in stops.values()), run.k_star])
+    for (metric, (stop, why)), there in zip(stops.items(), lost[:-1], strict=True):
+        left = performance.interpolate(mean, run.steps, stop)
+        found = {"steps_off": stop - run.k_star, "left": left, "paid": there - lost[-1]}
+        rows += [(metric, name, float(x), "" if np.isfinite(x) else why) for name, x in found.items()]
+    return rows
 
 
 def summary(values: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """Means over models and draws: arm, family, metric, quantity, estimate, low, high, draws, n, unit (what the limits
     count), without (models without a value) and the reason of most of them."""
-    by = ["arm", "family", "metric", "quantity"]
-    why = values[values["value"].isna()].groupby(by)["reason"].agg(without="size", reason=lambda x: x.mode().iloc[0])
-    table = marks.family_means(values, "value", by=by, confidence=confidence)
-    return table.join(why, on=by).fillna({"without": 0, "reason": ""})
+    by, known = ["arm", "family", "metric", "quantity"], values["value"].notna()
+    why = values[~known].groupby(by)["reason"].agg(without="size", reason=lambda x: x.mode().iloc[0])
+    table = marks.family_means(values[known], "value", by=by, confidence=confidence)
+    return table.merge(why.reset_index(), on=by, how="outer").fillna({"draws": 0, "without": 0, "reason": ""})
 
 
 def ranking(values: pd.DataFrame, families: Sequence[str], *, confidence: float) -> pd.DataFrame:
@@ -299,34 +301,40 @@ def cell(table: pd.DataFrame, metric: str, family: str, quantity: str) -> str:
 def sentences(table: pd.DataFrame, metric: str, families: Sequence[str]) -> list[str]:
     """Four sentences on a metric: does it tell, does it order, where does it stop, where does it fail."""
 
-    def said(quantity: str) -> str:
-        return "; ".join(f"{family} {cell(table, metric, family, quantity)}" for family in families)
+    def said(**quantities: str) -> str:  # of each family all of them, or the one reason
+        of_families = []
+        for family in families:
+            cells = [cell(table, metric, family, name) for name in quantities]
+            one = len(set(cells)) == 1 and not any(letter.isdigit() for letter in cells[0])
+            told = [form.format(text) for form, text in zip(quantities.values(), cells, strict=True)]
+            of_families.append(f"{family}: {words.joined(cells[:1] if one else told)}")
+        return "; ".join(of_families)
 
     failed = failures(table).query("metric == @metric and family in @families").groupby("failure")["family"].agg(list)
     failed = [f"{why} ({words.joined(names)})" for why, names in failed.items()]
     return [
-        f"AUC of examples: {said('told')}; of set means: {said('told_set')}.",
-        f"Order up to k*: {said('under')}; from k* on: {said('over')}.",
-        f"Stops, steps off k*: {said('steps_off')}; nats left: {said('left')}; nats per token paid: {said('paid')}.",
+        f"Tells held from never seen (AUC). {said(told='examples {}', told_set='sets {}')}.",
+        f"Orders states (rank correlation). {said(under='up to k* {}', over='from k* on {}')}.",
+        f"Stops. {said(steps_off='{} steps off k*', left='{} nats left', paid='{} nats per token paid')}.",
         f"Fails: {words.joined(failed, 'nowhere')}.",
     ]
 
 
-def card(table: pd.DataFrame, metric: str, arms: Sequence[str], looks: Looks) -> Figure | str:
-    """Does it tell, does it order, where does it stop: a panel each, a row a family, open marks the second arm."""
+def card(table: pd.DataFrame, metric: str, looks: Looks) -> Figure | str:
+    """Of one arm's rows: does a metric tell, does it order (open marks: up to k*, full: from k* on), where does it
+    stop; a panel each, a row a family."""
     rows = table[(table["metric"] == metric)].dropna(subset="estimate")
     looks = look.only(looks, set(rows["family"]))
     if not looks:
         return "no run has a value"
     told = "told" if (rows["quantity"] == "told").any() else "told_set"
-    panels = {told: ("AUC", 0.5), "under": ("order to k*", 0), "over": ("order from k*", 0)}
-    panels |= {"steps_off": ("steps off k*", 0)}
+    panels = {"AUC": ([told], 0.5), "rank correlation": (["over", "under"], 0.0), "steps off k*": (["steps_off"], 0.0)}
     fig, axes = look.grid(1, len(panels), height_in=0.7 + 0.15 * len(looks), sharey=True)
-    for ax, (quantity, (label, right)) in zip(axes[0], panels.items(), strict=True):
-        for (i, arm), (at, (name, style)) in product(enumerate(arms), enumerate(looks.items())):
-            mine = rows[(rows["quantity"] == quantity) & (rows["arm"] == arm) & (rows["family"] == name)]
+    for ax, (label, (quantities, right)) in zip(axes[0], panels.items(), strict=True):
+        for (i, quantity), (at, (name, style)) in product(enumerate(quantities), enumerate(looks.items())):
+            mine = rows[(rows["quantity"] == quantity) & (rows["family"] == name)]
             face = {"mfc": "white", "mec": style.colour, "mew": 1.0} if i else {}
-            marks.intervals(ax, [at + 0.3 * i - 0.15] * len(mine), mine, style, flat=True, ms=3, **face)
+            marks.intervals(ax, [at + 0.3 * i] * len(mine), mine, style, flat=True, ms=3, **face)
         ax.axvline(right, color=look.INK, lw=0.7, zorder=1)
         ax.set_xlabel(label)
     marks.name_rows(axes[0, 0], list(looks))

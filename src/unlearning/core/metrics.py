@@ -116,16 +116,20 @@ def privleak(auc: ArrayLike, *, reference: ArrayLike) -> Array:
     return np.where(reference < 1, 100 * (reference - auc) / np.where(reference < 1, 1 - reference, 1), np.nan)
 
 
-def forget_quality(values: ArrayLike, *, reference: ArrayLike) -> float:
+def forget_quality(values: ArrayLike, *, reference: ArrayLike) -> Array:
     """p of a text's statistic having one distribution in two models; above 0.05 counts as forgotten.
 
     Small when exposed as well as when over-unlearned; of never-seen sets uniform, were their examples independent.
     TOFU takes truth ratios; any statistic will do, in any unit.
-    values: (n,) of the model, reference: (m,) of one retrained model or several; NaN without a finite value on a side.
+    values: (..., n) of the model, reference: any shape, of one retrained model or several; NaN is left out, and the
+    result where a side has nothing else. Returns (...).
     Source: two-sample Kolmogorov-Smirnov, as in Maini et al. 2024, section 2.2.
     """
-    a, b = (x[np.isfinite(x)] for x in (np.ravel(values), np.ravel(reference)))
-    return float(stats.ks_2samp(a, b).pvalue) if len(a) and len(b) else float("nan")
+    values, reference = np.asarray(values, dtype=float), np.ravel(np.asarray(reference, dtype=float))
+    if not (values.size and np.isfinite(reference).any()):
+        return np.full(values.shape[:-1], np.nan)
+    there = reference[np.isfinite(reference)].reshape((1,) * (values.ndim - 1) + (-1,))
+    return np.asarray(stats.ks_2samp(values, there, axis=-1, nan_policy="omit").pvalue)
 
 
 def truth_ratio(*, perturbed: ArrayLike, paraphrased: ArrayLike) -> Array:
