@@ -39,7 +39,7 @@ def kept(study, fake):
 
 @pytest.fixture(scope="module")
 def values(study, kept):
-    return metrics.run_values(study, kept, ARM)
+    return metrics.metric_values(study, kept, ARM)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_what_a_metric_lacks_is_its_reason(values, study, fake, tmp_path):
         path = f"results/tables/{name}/log_likelihoods.parquet"
         (tmp_path / path).symlink_to(fake.root / path)
     lacking = replace(study, base=study.base * np.nan)
-    without = metrics.run_values(lacking, metrics.read_metrics(lacking, ARM, tmp_path), ARM)
+    without = metrics.metric_values(lacking, metrics.read_metrics(lacking, ARM, tmp_path), ARM)
     lost = without.groupby("metric")["value"].apply(lambda x: x.isna().all())
     assert set(lost.index[lost]) == {*BY_TOKEN, "RelEx, checkpoint"}
     assert (without.loc[without["metric"] == "RelEx, checkpoint", "reason"] == "needs scores of the base models").all()
@@ -143,7 +143,7 @@ def test_what_a_metric_lacks_is_its_reason(values, study, fake, tmp_path):
 def test_a_run_that_did_not_get_to_k_star_has_no_order_and_no_stop(study, kept):
     run = study.select()[0]
     short = replace(run, scores=run.scores.iloc[:3])
-    found = [row for row in metrics._read(study, kept, short) if row[0] == "LOSS"]
+    found = [row for row in metrics._order_and_stop(study, kept, short) if row[0] == "LOSS"]
     assert {why for _, quantity, _, why in found if quantity != "left"} == {"the run did not get to k*"}
 
 

@@ -180,20 +180,20 @@ def _along(study: Study, run: Run) -> pd.DataFrame:
     return found.assign(exposure=run.set_exposure)
 
 
-def run_values(study: Study, kept: Kept, arms: Sequence[str]) -> pd.DataFrame:
+def metric_values(study: Study, kept: Kept, arms: Sequence[str]) -> pd.DataFrame:
     """QUANTITIES of every metric: BY, family, metric, quantity, value, or the reason why there is none. `told` and
     `told_set` are of all models that hold the set in the arm's training, the others of those unlearned in the arm."""
     rows = []
     for arm in arms:
         for run in {run.forget_set: run for run in study.select(arm=arm)}.values():
-            rows += [(arm, run.forget_set, *row) for row in _told(study, kept, run.trained_with, run.forget_set)]
+            rows += [(arm, run.forget_set, *row) for row in _tells(study, kept, run.trained_with, run.forget_set)]
         for run in study.select(arm=arm):
-            rows += [(arm, run.forget_set, run.model, *row) for row in _read(study, kept, run)]
+            rows += [(arm, run.forget_set, run.model, *row) for row in _order_and_stop(study, kept, run)]
     table = pd.DataFrame(rows, columns=[*BY, "metric", "quantity", "value", "reason"])
     return table.assign(family=table["forget_set"].map(study.family))
 
 
-def _told(study: Study, kept: Kept, trained_with: str, name: str) -> list[tuple]:
+def _tells(study: Study, kept: Kept, trained_with: str, name: str) -> list[tuple]:
     # model, metric, quantity, AUC, reason: of each model that holds a set
     table, rows = study.references[trained_with], kept.examples[trained_with]
     rows, holds = rows[rows["forget_set"] == name], (study.design.loc[table.index, name] > 0).to_numpy()
@@ -218,7 +218,7 @@ def _told(study: Study, kept: Kept, trained_with: str, name: str) -> list[tuple]
     return found
 
 
-def _read(study: Study, kept: Kept, run: Run) -> list[tuple]:
+def _order_and_stop(study: Study, kept: Kept, run: Run) -> list[tuple]:
     # metric, quantity, value, reason: of order and stopping in one run
     states, mean, rows, stops = kept.states.loc[(run.arm, run.forget_set, run.model)], run.exposure.mean(axis=1), [], {}
     like = (run.trained_with, kinds.population(study.kind(run.forget_set)), run.model)
@@ -337,5 +337,5 @@ def card(table: pd.DataFrame, metric: str, looks: Looks) -> Figure | str:
             marks.intervals(ax, [at + 0.3 * i] * len(mine), mine, style, flat=True, ms=3, **face)
         ax.axvline(right, color=look.INK, lw=0.7, zorder=1)
         ax.set_xlabel(label)
-    marks.name_rows(axes[0, 0], list(looks))
+        marks.name_rows(ax, list(looks))
     return fig
