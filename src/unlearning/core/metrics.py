@@ -46,7 +46,7 @@ def perplexity(log_likelihoods: ArrayLike, *, n_tokens: ArrayLike) -> Array:
 
 
 def zlib_ratio(log_likelihoods: ArrayLike, *, n_tokens: ArrayLike, n_bytes: ArrayLike) -> Array:
-    """(..., n) loss over the text's compressed size, nats per token and byte; the smaller, the better known.
+    """(..., n) loss over the text's compressed size, nats per token and byte, from 0; the smaller, the better known.
 
     n_bytes: (n,) lengths of `zlib.compress(text.encode())`. mink-plus-plus (62281ab) gives minus this.
     Source: Carlini et al. 2021, section 5.2.
@@ -155,7 +155,7 @@ def rouge_l(*, continuation: Sequence, target: Sequence) -> float:
 
 
 def gradient_norm(gradients: Iterable[ArrayLike]) -> float:
-    """Length of the gradient of one text's loss, an array a parameter; small: known. Source: Wang et al. 2024."""
+    """Length of the gradient of one text's loss, an array a parameter, from 0; small: known. Source: Wang et al. 2024."""
     # √ Σ g²
     return float(np.sqrt(sum(np.sum(np.square(np.asarray(g, dtype=float))) for g in gradients)))
 
