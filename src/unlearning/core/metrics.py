@@ -155,7 +155,7 @@ def rouge_l(*, continuation: Sequence, target: Sequence) -> float:
 
 
 def gradient_norm(gradients: Iterable[ArrayLike]) -> float:
-    """Length of the gradient of one text's loss, an array a parameter, from 0; small: known. Source: Wang et al. 2024."""
+    """Length of the gradient of one text's loss, an array a parameter; from 0, small: known. Wang et al. 2024."""
     # √ Σ g²
     return float(np.sqrt(sum(np.sum(np.square(np.asarray(g, dtype=float))) for g in gradients)))
 
