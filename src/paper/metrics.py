@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import kendalltau
 
 from paper import look, marks, words
 from paper.exposure import EXCHANGEABLE, LEAST_POPULATION
@@ -32,6 +31,9 @@ QUANTITIES = {  # of a metric -> unit
 }
 
 
+BOUNDS = {"AUC": (0.0, 1.0), "rank correlation": (-1.0, 1.0)}  # that no limit passes
+
+
 class Metric(NamedTuple):
     """How a metric is read."""
 
@@ -41,57 +43,94 @@ class Metric(NamedTuple):
     needs: str = "scores by token"
 
 
-SUM, NEVER = "log-likelihoods", "never-trained texts of the kind"
+KNOWN = "exact memorization"
+SUM, NEVER, SAMPLE = "log-likelihoods", "never-trained texts of the kind", "a run that stage extras measured"
 METRICS = {
     "mean probability": Metric(),
     "perplexity": Metric(-1, needs=SUM),
-    "exact memorization": Metric(needs="counts of right tokens"),
+    KNOWN: Metric(needs="counts of right tokens"),
     "extraction strength": Metric(),
     "LOSS": Metric(-1, needs=SUM),
+    "zlib": Metric(-1, needs="compressed sizes"),
     **dict.fromkeys(("Min-20 %", "Min-40 %", "Min-20 %++", "Min-40 %++"), Metric()),
-    "RelEx, population": Metric(1, 0.0, 0.0, NEVER),
-    "RelEx, checkpoint": Metric(1, 0.0, 0.0, "scores of the base models"),
-    "RelEx, original": Metric(1, 0.0, 0.0, SUM),
+    **dict.fromkeys(ONLY := ("ROUGE-L", "gradient norm", "truth ratio"), Metric(-1, needs=SAMPLE)),
+    "ROUGE-L": Metric(needs=SAMPLE),
+    "RelEx by population": Metric(1, 0.0, 0.0, NEVER),
+    "RelEx by checkpoint": Metric(1, 0.0, 0.0, "scores of the base models"),
+    "RelEx by original": Metric(1, 0.0, 0.0, SUM),
     "exposure by rank": Metric(1, 1 / np.log(2), 1 / np.log(2), f"exchangeable {NEVER}"),
     "PrivLeak": Metric(-1, 0.0, 0.0, f"{NEVER}, and retrained models"),
     "forget quality": Metric(-1, 0.0, np.log10(0.05), "retrained models"),  # log10 p
 }
-OF_SETS = ("RelEx, population", "exposure by rank", "PrivLeak", "forget quality")
+RATIOS = ("mean probability", KNOWN, "extraction strength", "ROUGE-L")  # with a zero of their own
+OF_SETS = ("RelEx by population", "exposure by rank", "PrivLeak", "forget quality")
 
 
 class Kept(NamedTuple):
     """examples: in every model at θ0, by trained_with. states: of sets, by BY and step, with `exposure`, GenEx in nats.
-    unseen: of never-trained texts at θ0, by trained_with, population and model."""
+    unseen: means of never-trained texts at θ0, by BY. sampled: texts that stage extras measured, none if it did not."""
 
     examples: dict[str, pd.DataFrame]
     states: pd.DataFrame
-    unseen: pd.DataFrame
+    unseen: dict[tuple, dict[str, float]]
+    sampled: pd.DataFrame
 
 
 def read_metrics(study: Study, arms: Sequence[str], root: str | Path = ".") -> Kept:
     """All metrics of the in-models of some arms that have runs, and of all models of their trainings."""
     tables, group, keys = Path(root) / "results/tables", study.examples["forget_set"], ["forget_set", "model", "step"]
-    examples, states, unseen = {}, {}, {}
+    sizes, sampled = _n_bytes(study, tables / "extras"), _sampled(study, tables / "extras")
+    examples, states, unseen, never = {}, {}, {}, {}
     for arm in arms:
         some = study.select(arm=arm)
         name = some[0].trained_with
+        extra = sampled[(sampled["trained_with"] == name) & (sampled["state"] == "along")]
+        own = extra[extra["example_id"].map(group) == extra["forget_set"]]
         if name not in examples:
             rows = _scores(tables / "train" / name, ["model"])
-            rows = example_metrics(study, name, rows.assign(forget_set=rows["example_id"].map(group)))
-            unseen[name] = _means(rows[rows["forget_set"].isin(kinds.POPULATIONS)], ["forget_set", "model"])
+            rows = example_metrics(study, name, rows.assign(forget_set=rows["example_id"].map(group)), sizes)
+            never[name] = _means(rows[rows["forget_set"].isin(kinds.POPULATIONS)], ["forget_set", "model"])
             rows = rows[rows["forget_set"].isin(study.forget_sets)]
-            by_token = token_metrics(tables / "train" / name, ["model"])
-            examples[name] = rows.merge(by_token, on=["model", "example_id"], how="left")
+            by_token, key = token_metrics(tables / "train" / name, ["model"]), ["model", "example_id"]
+            start = own[own["step"] == 0].drop_duplicates(key)[[*key, *ONLY]]
+            examples[name] = rows.merge(by_token, on=key, how="left").merge(start, on=key, how="left")
         rows = _scores(tables / "unlearn" / arm, [*keys, "role"]).query("role == 'in'")
-        rows = example_metrics(study, name, rows[rows["example_id"].map(group) == rows["forget_set"]])
-        by_token = token_metrics(tables / "unlearn" / arm, keys)
-        of_sets = {(run.forget_set, run.model): _along(study, run) for run in some}
-        found = [pd.concat(of_sets, names=keys)]
-        if len(by_token):
+        rows = example_metrics(study, name, rows[rows["example_id"].map(group) == rows["forget_set"]], sizes)
+        along = pd.concat({(run.forget_set, run.model): _along(study, run) for run in some}, names=keys)
+        of_tokens = _means(own[(own["arm"] == arm) & (own["role"] == "in")], keys).drop(
+            columns=["LOSS", KNOWN], errors="ignore"
+        )
+        if len(by_token := token_metrics(tables / "unlearn" / arm, keys)):
             before = examples[name].reindex(columns=[*keys[:2], *_metrics(by_token)]).assign(step=0)
-            found.append(_means(pd.concat([by_token, before]), keys))
-        states[arm] = _means(rows, keys).join(found)
-    return Kept(examples, *(pd.concat(x).sort_index() if x else pd.DataFrame() for x in (states, unseen)))
+            of_tokens = of_tokens.combine_first(_means(pd.concat([by_token, before]), keys))
+        states[arm] = _means(rows, keys).join([along, of_tokens])
+        extra = extra[(extra["arm"] == arm) & (extra["example_id"].map(group) != extra["forget_set"])]
+        levels = [_means(extra, keys[:2]).to_dict("index"), never[name].to_dict("index")]
+        for run in some:
+            like = kinds.population(study.kind(run.forget_set)), run.model
+            few, all_of_them = levels[0].get((run.forget_set, run.model), {}), levels[1].get(like, {})
+            unseen[arm, run.forget_set, run.model] = few | all_of_them
+    return Kept(examples, pd.concat(states).sort_index(), unseen, sampled)
+
+
+def _n_bytes(study: Study, folder: Path) -> Array:
+    # of each target's compressed text; NaN where stage extras did not run
+    table = pd.read_parquet(path) if (path := folder / "sizes.parquet").exists() else {"example_id": [], "n_bytes": []}
+    sizes = pd.Series(np.asarray(table["n_bytes"], dtype=float), np.asarray(table["example_id"], dtype=str))
+    return sizes.reindex(study.examples.index).to_numpy()
+
+
+def _sampled(study: Study, folder: Path) -> pd.DataFrame:
+    # texts of stage extras by its keys: what is read by token, and ONLY
+    keys = ["arm", "trained_with", "forget_set", "model", "role", "state", "step"]
+    if not (folder / "texts.parquet").exists():
+        return pd.DataFrame(columns=[*keys, "example_id", "log_likelihood", *ONLY])
+    rows = plain(pd.read_parquet(folder / "texts.parquet")).merge(token_metrics(folder, keys), on=[*keys, "example_id"])
+    right = rows["log_likelihood"] / rows["n_tokens"]
+    wrong = metrics.truth_ratio(perturbed=rows["wrong"].to_numpy()[:, None], paraphrased=right.to_numpy())
+    known = metrics.exact_memorization(rows["n_correct"], n_tokens=rows["n_tokens"])
+    named = rows.rename(columns={"rouge_l": "ROUGE-L", "gradient_norm": "gradient norm"})
+    return named.assign(**{"truth ratio": wrong, "LOSS": -right, KNOWN: known})
 
 
 def _scores(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
@@ -107,18 +146,20 @@ def _means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return rows.groupby(list(keys))[_metrics(rows)].mean()
 
 
-def example_metrics(study: Study, trained_with: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a log_likelihoods table (model, example_id, log_likelihood, n_correct) with what their sums give."""
+def example_metrics(study: Study, trained_with: str, rows: pd.DataFrame, n_bytes: Array) -> pd.DataFrame:
+    """Rows of a log_likelihoods table (model, example_id, log_likelihood, n_correct) with what their sums give.
+    n_bytes: of each example of the study, compressed."""
     place, table = study.examples.index.get_indexer(rows["example_id"]), study.references[trained_with]
     n_tokens, values = study.examples["n_tokens"].to_numpy()[place], rows["log_likelihood"].to_numpy(dtype=float)
     base = study.base.to_numpy()[(study.design["base"].loc[rows["model"]] > 0).to_numpy().astype(int), place]
     original = table.to_numpy()[table.index.get_indexer(rows["model"]), place]
     return rows.assign(**{
         "perplexity": metrics.perplexity(values, n_tokens=n_tokens),
-        "exact memorization": metrics.exact_memorization(rows["n_correct"], n_tokens=n_tokens),
+        KNOWN: metrics.exact_memorization(rows["n_correct"], n_tokens=n_tokens),
         "LOSS": metrics.token_loss(values, n_tokens=n_tokens),
-        "RelEx, checkpoint": stand_ins.relative_exposure_checkpoint(unlearned=values, base=base),
-        "RelEx, original": stand_ins.relative_exposure_original(unlearned=values, original=original),
+        "zlib": metrics.zlib_ratio(values, n_tokens=n_tokens, n_bytes=n_bytes[place]),
+        "RelEx by checkpoint": stand_ins.relative_exposure_checkpoint(unlearned=values, base=base),
+        "RelEx by original": stand_ins.relative_exposure_original(unlearned=values, original=original),
     })  # fmt: skip
 
 
@@ -158,7 +199,7 @@ def set_metrics(study: Study, trained_with: str, name: str, scores: pd.DataFrame
 
     some = scores.loc[never.index]
     both = {"n_tokens": own, "never_trained": never.to_numpy(), "never_trained_n_tokens": like}
-    more = {"RelEx, population": stand_ins.relative_exposure_population(forget_set=some.to_numpy(), **both)}
+    more = {"RelEx by population": stand_ins.relative_exposure_population(forget_set=some.to_numpy(), **both)}
     reference = areas(out, study.references[trained_with].loc[out.index, never.columns])
     more["PrivLeak"] = metrics.privleak(areas(some, never), reference=np.mean(reference or [np.nan]))
     if study.kind(name) in EXCHANGEABLE:
@@ -205,24 +246,36 @@ def _tells(study: Study, kept: Kept, trained_with: str, name: str) -> list[tuple
             values = of_sets[[metric]].to_numpy() if metric in of_sets else none
         else:
             wide = rows.pivot(index="model", columns="example_id", values=metric) if metric in rows else None
-            values = none if wide is None else wide.loc[table.index].to_numpy(dtype=float)
+            values = none if wide is None else wide.reindex(table.index).to_numpy(dtype=float)
         values = read.known * values
-        known = np.isfinite(values).all() and 0 < holds.sum() < len(holds)
         of_set = values.mean(axis=1)
-        shares = (np.sign(of_set[holds, None] - of_set[~holds]).mean(axis=1) + 1) / 2  # AUC of one against several
-        for at, share in zip(np.flatnonzero(holds), shares, strict=True):
-            area = stand_ins.auc(positives=values[at], negatives=values[~holds]) if known and not one else np.nan
-            why = "" if known else f"needs {read.needs}"
-            found.append((table.index[at], metric, "told", area, "one value a set" if one and known else why))
-            found.append((table.index[at], metric, "told_set", share if known else np.nan, why))
+        known, never = np.isfinite(of_set), ~holds & np.isfinite(of_set)
+        areas = {"told": _areas(values, values[never]), "told_set": _areas(of_set[:, None], of_set[never])}
+        for at, quantity in product(np.flatnonzero(holds), areas):
+            why = "" if known[at] and never.any() else f"needs {read.needs}"
+            why = why or "one value a set" * (one and quantity == "told")
+            found.append((table.index[at], metric, quantity, np.nan if why else areas[quantity][at], why))
     return found
+
+
+def _areas(positives: Array, negatives: Array) -> Array:
+    # AUC (`stand_ins.auc`) of each row against all negatives, which are sorted once
+    negatives = np.sort(np.ravel(negatives))
+    ranks = [np.searchsorted(negatives, positives, side=side) for side in ("left", "right")]
+    return np.mean(ranks, axis=(0, 2)) / max(len(negatives), 1)
+
+
+def _tau(x: Array, y: Array) -> float:
+    # Kendall's τ_b; NaN where a side is constant. scipy's also has a p, which takes far longer
+    x, y = (np.sign(values[:, None] - values) for values in (x, y))
+    pairs = np.sqrt(np.sum(x * x) * np.sum(y * y))
+    return float(np.sum(x * y) / pairs) if pairs else np.nan
 
 
 def _order_and_stop(study: Study, kept: Kept, run: Run) -> list[tuple]:
     # metric, quantity, value, reason: of order and stopping in one run
     states, mean, rows, stops = kept.states.loc[(run.arm, run.forget_set, run.model)], run.exposure.mean(axis=1), [], {}
-    like = (run.trained_with, kinds.population(study.kind(run.forget_set)), run.model)
-    unseen = kept.unseen.loc[like] if like in kept.unseen.index else {}
+    unseen = kept.unseen[run.arm, run.forget_set, run.model]
     short = "" if np.isfinite(run.k_star) else "the run did not get to k*"
     for metric, read in METRICS.items():
         values = states[metric].to_numpy(dtype=float) if metric in states else np.full(len(states), np.nan)
@@ -230,7 +283,7 @@ def _order_and_stop(study: Study, kept: Kept, run: Run) -> list[tuple]:
         values, steps, distance = values[here], states.index.to_numpy()[here], states["exposure"].abs().to_numpy()[here]
         bad, why = read.known * values if np.isnan(read.ideal) else np.abs(values - read.ideal), f"needs {read.needs}"
         for name, side in (("under", steps <= run.k_star + 0.5), ("over", steps >= run.k_star - 0.5)):
-            tau = kendalltau(bad[side], distance[side]).statistic if side.sum() > 1 else np.nan
+            tau = _tau(bad[side], distance[side])
             told = short or "one state, or the same value in all" if here.any() else why
             rows.append((metric, name, tau, "" if np.isfinite(tau) else told))
         level = unseen.get(metric, np.nan) if np.isnan(read.stop) else read.stop
@@ -252,21 +305,67 @@ def summary(values: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     by, known = ["arm", "family", "metric", "quantity"], values["value"].notna()
     why = values[~known].groupby(by)["reason"].agg(without="size", reason=lambda x: x.mode().iloc[0])
     table = marks.family_means(values[known], "value", by=by, confidence=confidence)
+    ends = [BOUNDS.get(QUANTITIES[name], (-np.inf, np.inf)) for name in table["quantity"]]  # of t intervals
+    table["low"], table["high"] = np.clip(table[["low", "high"]].to_numpy().T, *np.reshape(ends, (-1, 2)).T)
     return table.merge(why.reset_index(), on=by, how="outer").fillna({"draws": 0, "without": 0, "reason": ""})
 
 
 def ranking(values: pd.DataFrame, families: Sequence[str], *, confidence: float) -> pd.DataFrame:
-    """Metrics, best first: metric, estimate, low, high, n (draws of these families).
+    """Metrics, best first: metric, estimate, low, high, n (draws of these families), means of told, told_set, under,
+    over, and off (steps, without sign).
 
-    A draw's score is the mean of 2 · AUC − 1 and both rank correlations, over arms: from −1 to 1. The AUC is that of
-    examples, or of set means where a metric has one value a set.
+    A draw's score is the mean of 2 · AUC − 1, of set means, and both rank correlations, over arms: from −1 to 1.
     """
     some, by = values[values["family"].isin(families)], ["arm", "forget_set", "metric", "quantity"]
-    wide = some.groupby(by)["value"].mean().unstack("quantity").reindex(columns=list(QUANTITIES))
-    parts = wide[["under", "over"]].assign(told=2 * wide["told"].fillna(wide["told_set"]) - 1)
-    score = parts.mean(axis=1, skipna=False).groupby(["forget_set", "metric"]).mean().rename("score").reset_index()
+    some = pd.concat(
+        [some, some[some["quantity"] == "steps_off"].assign(quantity="off", value=lambda x: x["value"].abs())]
+    )
+    wide = some.groupby(by)["value"].mean().unstack("quantity").reindex(columns=[*QUANTITIES, "off"])
+    parts = wide[["under", "over"]].assign(told=2 * wide["told_set"] - 1)
+    score = (
+        parts.mean(axis=1, skipna=False).round(9).groupby(["forget_set", "metric"]).mean().rename("score").reset_index()
+    )
     table = words.means(score, "score", by=["metric"], confidence=confidence).dropna(subset="estimate")
+    table = table.merge(wide.groupby("metric")[["told", "told_set", "under", "over", "off"]].mean(), on="metric")
     return table.sort_values("estimate", ascending=False, ignore_index=True)
+
+
+def robustness(study: Study, kept: Kept, *, relearned: int) -> pd.DataFrame:
+    """Does a judgement at k* last? BY, family, metric, quantity, value, of the runs of stage extras.
+
+    relearning: what a model that never saw the set gains by the same, over what the unlearned one gains, of the texts
+    that were not taught again (the first `relearned` were); precision: a metric over itself with weights in bfloat16,
+    of those in RATIOS. Both at most 1: nothing comes back. Of GenEx, nats: at k*, in bfloat16, relearned; and what a
+    model that never saw the set gains (never_relearned).
+    """
+    rows = []
+    for (arm, name), texts in kept.sampled.groupby(["arm", "forget_set"], sort=False):
+        texts = texts[
+            texts["example_id"].isin(study.members(name)) & ((texts["role"] == "out") | (texts["share"] == 1))
+        ]
+        inside = texts["role"] == "in"
+        run = next(r for r in study.select(arm=arm, forget_set=name) if r.model == texts.loc[inside, "model"].iloc[0])
+        exposed = texts["log_likelihood"] - texts["example_id"].map(dict(zip(run.examples, run.reference, strict=True)))
+        texts, of_states = texts.assign(GenEx=exposed), ["role", "state"]
+        names = [*_metrics(texts), "GenEx"]
+        rest = texts[~texts["example_id"].isin(texts["example_id"].unique()[:relearned])]
+        means, rest = (table.groupby(of_states)[names].mean() for table in (texts, rest))
+        known = pd.Series({metric: METRICS[metric].known for metric in names[:-1]} | {"GenEx": 1})
+        gain, of_never = (known * (rest.loc[side, "relearned"] - rest.loc[side, "along"]) for side in ("in", "out"))
+        lasts = np.where(gain > 0, metrics.relearning_robustness(gained=gain, reference_gained=of_never), 1.0)
+        found = [(metric, "relearning", value) for metric, value in zip(names, lasts, strict=True)]
+        pair = {"full": means.loc[("in", "along"), [*RATIOS]], "reduced": means.loc[("in", "bfloat16"), [*RATIOS]]}
+        found += [(m, "precision", x) for m, x in zip(RATIOS, metrics.precision_robustness(**pair), strict=True)]
+        found += [
+            ("GenEx", "k_star", means.loc[("in", "along"), "GenEx"]),
+            ("GenEx", "never_relearned", of_never["GenEx"]),
+        ]
+        found += [
+            ("GenEx", state, table.loc[("in", state), "GenEx"])
+            for state, table in (("bfloat16", means), ("relearned", rest))
+        ]
+        rows += [(arm, name, run.model, run.family, *row) for row in found]
+    return pd.DataFrame(rows, columns=[*BY, "family", "metric", "quantity", "value"])
 
 
 FAILURES = {  # what an interval shows -> quantity, and the side of a level on which it lies
@@ -274,8 +373,8 @@ FAILURES = {  # what an interval shows -> quantity, and the side of a level on w
     "tells sets no better than chance": ("told_set", -1, 0.5),
     "gets the order up to k* wrong": ("under", -1, 0.0),
     "takes over-unlearning for progress": ("over", -1, 0.0),
-    "stops too early": ("steps_off", -1, 0.0),
-    "stops too late": ("steps_off", 1, 0.0),
+    "stops too early": ("steps_off", -1, -1.0),  # by more than the step between two states
+    "stops too late": ("steps_off", 1, 1.0),
 }
 
 
@@ -295,7 +394,7 @@ def cell(table: pd.DataFrame, metric: str, family: str, quantity: str) -> str:
     """The mean with its interval in each arm, or the reason why there is none; what is equal is said once."""
     rows = table[(table["metric"] == metric) & (table["family"] == family) & (table["quantity"] == quantity)]
     told = [words.interval(row, ".2f") if np.isfinite(row.estimate) else row.reason for row in rows.itertuples()]
-    return words.joined(dict.fromkeys(told), "no run")
+    return " / ".join(dict.fromkeys(told)) or "no run"
 
 
 def sentences(table: pd.DataFrame, metric: str, families: Sequence[str]) -> list[str]:
@@ -328,14 +427,15 @@ def card(table: pd.DataFrame, metric: str, looks: Looks) -> Figure | str:
     if not looks:
         return "no run has a value"
     told = "told" if (rows["quantity"] == "told").any() else "told_set"
-    panels = {"AUC": ([told], 0.5), "rank correlation": (["over", "under"], 0.0), "steps off k*": (["steps_off"], 0.0)}
+    panels = {"AUC": ([told], 0.5, (0.45, 1.03)), "rank correlation": (["over", "under"], 0.0, (-1.1, 1.1))}
+    panels |= {"steps off k*": (["steps_off"], 0.0, (None, None))}
     fig, axes = look.grid(1, len(panels), height_in=0.7 + 0.15 * len(looks), sharey=True)
-    for ax, (label, (quantities, right)) in zip(axes[0], panels.items(), strict=True):
+    for ax, (label, (quantities, line, ends)) in zip(axes[0], panels.items(), strict=True):
         for (i, quantity), (at, (name, style)) in product(enumerate(quantities), enumerate(looks.items())):
             mine = rows[(rows["quantity"] == quantity) & (rows["family"] == name)]
             face = {"mfc": "white", "mec": style.colour, "mew": 1.0} if i else {}
             marks.intervals(ax, [at + 0.3 * i] * len(mine), mine, style, flat=True, ms=3, **face)
-        ax.axvline(right, color=look.INK, lw=0.7, zorder=1)
-        ax.set_xlabel(label)
+        ax.axvline(line, color=look.INK, lw=0.7, zorder=1)
+        ax.set(xlabel=label, xlim=ends)
         marks.name_rows(ax, list(looks))
     return fig
