@@ -2,7 +2,7 @@
 
 What these print was noted with torch 2.13.0 from locuslab/open-unlearning (src/evals/metrics: memorization.py 2db47ec,
 utils.py 5420d43, mia/min_k_plus_plus.py f4d8463), zjysteven/mink-plus-plus (run.py 62281ab), swj0419/muse_bench
-(metrics/privleak.py) and rouge-score 0.1.2.
+(metrics/privleak.py), rouge-score 0.1.2 and tensorflow/privacy (secret_sharer/exposures.py 0caa10f).
 """
 
 import zlib
@@ -143,6 +143,29 @@ def test_rouge_l_is_the_recall_of_the_longest_common_subsequence():
     assert metrics.rouge_l(continuation=said.split(), target=target.split()) == pytest.approx(5 / 7)
     assert metrics.rouge_l(continuation=[6, 1, 9, 3, 2, 4, 5], target=[1, 2, 3, 4, 5, 6]) == pytest.approx(4 / 6)
     assert metrics.rouge_l(continuation=[], target=[1]) == 0 and np.isnan(metrics.rouge_l(continuation=[1], target=[]))
+
+
+def test_rouge_l_is_the_recall_that_rouge_score_prints():
+    printed = {("the light of the hall was on now", "the light in the hall is on"): 0.7142857142857143,
+               ("f a i c b d e", "a b c d e f"): 0.6666666666666666}  # fmt: skip
+    for (said, target), recall in printed.items():
+        assert metrics.rouge_l(continuation=said.split(), target=target.split()) == pytest.approx(recall)
+
+
+def test_exposure_by_rank_is_in_the_order_of_its_input_and_counts_the_example_where_tensorflow_privacy_does_not():
+    trained, never = np.array([3.0, 1.0, 2.5]), np.array([2.0, 4.0, 5.0, 6.0, 1.5, 3.5, 7.0])
+    printed = np.array([2.80735492, 1.22239242, 1.22239242])  # by interpolation: sorted, whatever the order was
+    ours = stand_ins.exposure_by_rank(log_likelihoods=-trained, never_trained=-never)
+    assert np.argmax(ours) == 1 and np.argmax(printed) == 0
+    np.testing.assert_allclose(np.sort(ours)[::-1] - np.log2(len(never) + 1), printed - np.log2(len(never)), atol=1e-7)
+
+
+def test_extrapolated_exposure_is_what_tensorflow_privacy_prints():
+    at = np.arange(40)
+    found = stand_ins.exposure_by_skew_normal(
+        log_likelihoods=-np.array([85.0, 95.0, 105.0]), never_trained=-(100 + 10 * np.sin(1.3 * at) + at / 4)
+    )
+    assert found == pytest.approx([8.161681868614707, 3.484825567982232, 0.9911369928690197], abs=1e-3)
 
 
 def test_the_gradient_norm_runs_over_all_parameters():

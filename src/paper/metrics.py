@@ -97,9 +97,8 @@ def read_metrics(study: Study, arms: Sequence[str], root: str | Path = ".") -> K
         rows = _scores(tables / "unlearn" / arm, [*keys, "role"]).query("role == 'in'")
         rows = example_metrics(study, name, rows[rows["example_id"].map(group) == rows["forget_set"]], sizes)
         along = pd.concat({(run.forget_set, run.model): _along(study, run) for run in some}, names=keys)
-        of_tokens = _means(own[(own["arm"] == arm) & (own["role"] == "in")], keys).drop(
-            columns=["LOSS", KNOWN], errors="ignore"
-        )
+        of_tokens = _means(own[(own["arm"] == arm) & (own["role"] == "in")], keys)
+        of_tokens = of_tokens[of_tokens.columns.difference(_metrics(rows), sort=False)]
         if len(by_token := token_metrics(tables / "unlearn" / arm, keys)):
             before = examples[name].reindex(columns=[*keys[:2], *_metrics(by_token)]).assign(step=0)
             of_tokens = of_tokens.combine_first(_means(pd.concat([by_token, before]), keys))
@@ -305,7 +304,7 @@ def summary(values: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     by, known = ["arm", "family", "metric", "quantity"], values["value"].notna()
     why = values[~known].groupby(by)["reason"].agg(without="size", reason=lambda x: x.mode().iloc[0])
     table = marks.family_means(values[known], "value", by=by, confidence=confidence)
-    ends = [BOUNDS.get(QUANTITIES[name], (-np.inf, np.inf)) for name in table["quantity"]]  # of t intervals
+    ends = [BOUNDS.get(QUANTITIES[name], (-np.inf, np.inf)) for name in table["quantity"]]
     table["low"], table["high"] = np.clip(table[["low", "high"]].to_numpy().T, *np.reshape(ends, (-1, 2)).T)
     return table.merge(why.reset_index(), on=by, how="outer").fillna({"draws": 0, "without": 0, "reason": ""})
 
@@ -316,54 +315,44 @@ def ranking(values: pd.DataFrame, families: Sequence[str], *, confidence: float)
 
     A draw's score is the mean of 2 · AUC − 1, of set means, and both rank correlations, over arms: from −1 to 1.
     """
-    some, by = values[values["family"].isin(families)], ["arm", "forget_set", "metric", "quantity"]
-    some = pd.concat(
-        [some, some[some["quantity"] == "steps_off"].assign(quantity="off", value=lambda x: x["value"].abs())]
-    )
-    wide = some.groupby(by)["value"].mean().unstack("quantity").reindex(columns=[*QUANTITIES, "off"])
-    parts = wide[["under", "over"]].assign(told=2 * wide["told_set"] - 1)
-    score = (
-        parts.mean(axis=1, skipna=False).round(9).groupby(["forget_set", "metric"]).mean().rename("score").reset_index()
-    )
+    some, by = values[values["family"].isin(families)], ["arm", "forget_set", "metric"]
+    wide = some.groupby([*by, "quantity"])["value"].mean().unstack("quantity").reindex(columns=[*QUANTITIES])
+    stops = some[some["quantity"] == "steps_off"]
+    wide["off"] = stops["value"].abs().groupby([stops[name] for name in by]).mean()
+    score = wide[["under", "over"]].assign(told=2 * wide["told_set"] - 1).mean(axis=1, skipna=False).round(9)
+    score = score.groupby(["forget_set", "metric"]).mean().rename("score").reset_index()
     table = words.means(score, "score", by=["metric"], confidence=confidence).dropna(subset="estimate")
     table = table.merge(wide.groupby("metric")[["told", "told_set", "under", "over", "off"]].mean(), on="metric")
     return table.sort_values("estimate", ascending=False, ignore_index=True)
 
 
 def robustness(study: Study, kept: Kept, *, relearned: int) -> pd.DataFrame:
-    """Does a judgement at k* last? BY, family, metric, quantity, value, of the runs of stage extras.
+    """Does a judgement at k* last? BY, family, metric, quantity, value, of the runs of stage extras and those of their
+    texts that were not taught again (the first `relearned` were).
 
-    relearning: what a model that never saw the set gains by the same, over what the unlearned one gains, of the texts
-    that were not taught again (the first `relearned` were); precision: a metric over itself with weights in bfloat16,
-    of those in RATIOS. Both at most 1: nothing comes back. Of GenEx, nats: at k*, in bfloat16, relearned; and what a
-    model that never saw the set gains (never_relearned).
+    relearning: what a model that never saw the set gains by the same, over what the unlearned one gains; precision: a
+    metric of RATIOS over itself with weights in bfloat16. Both at most 1: nothing comes back. Of GenEx, nats: k_star,
+    bfloat16, relearned; and what a model that never saw the set gains (never_relearned).
     """
     rows = []
     for (arm, name), texts in kept.sampled.groupby(["arm", "forget_set"], sort=False):
-        texts = texts[
-            texts["example_id"].isin(study.members(name)) & ((texts["role"] == "out") | (texts["share"] == 1))
-        ]
-        inside = texts["role"] == "in"
-        run = next(r for r in study.select(arm=arm, forget_set=name) if r.model == texts.loc[inside, "model"].iloc[0])
-        exposed = texts["log_likelihood"] - texts["example_id"].map(dict(zip(run.examples, run.reference, strict=True)))
-        texts, of_states = texts.assign(GenEx=exposed), ["role", "state"]
-        names = [*_metrics(texts), "GenEx"]
-        rest = texts[~texts["example_id"].isin(texts["example_id"].unique()[:relearned])]
-        means, rest = (table.groupby(of_states)[names].mean() for table in (texts, rest))
-        known = pd.Series({metric: METRICS[metric].known for metric in names[:-1]} | {"GenEx": 1})
-        gain, of_never = (known * (rest.loc[side, "relearned"] - rest.loc[side, "along"]) for side in ("in", "out"))
+        taught = texts["example_id"].unique()[:relearned]  # the order is that of the set
+        wanted = texts["example_id"].isin(set(study.members(name)) - set(taught))
+        texts = texts[wanted & ((texts["role"] == "out") | (texts["share"] == 1))]
+        model = texts.loc[texts["role"] == "in", "model"].iloc[0]
+        run = next(run for run in study.select(arm=arm, forget_set=name) if run.model == model)
+        like = texts["example_id"].map(dict(zip(run.examples, run.reference, strict=True)))
+        texts = texts.assign(GenEx=texts["log_likelihood"] - like)
+        means = texts.groupby(["role", "state"])[[*_metrics(texts), "GenEx"]].mean()
+        before, halved, after = (means.loc["in", state] for state in ("along", "bfloat16", "relearned"))
+        known = np.array([METRICS[metric].known for metric in means.columns[:-1]] + [1])
+        gain, of_never = known * (after - before), known * (means.loc["out", "relearned"] - means.loc["out", "along"])
         lasts = np.where(gain > 0, metrics.relearning_robustness(gained=gain, reference_gained=of_never), 1.0)
-        found = [(metric, "relearning", value) for metric, value in zip(names, lasts, strict=True)]
-        pair = {"full": means.loc[("in", "along"), [*RATIOS]], "reduced": means.loc[("in", "bfloat16"), [*RATIOS]]}
-        found += [(m, "precision", x) for m, x in zip(RATIOS, metrics.precision_robustness(**pair), strict=True)]
-        found += [
-            ("GenEx", "k_star", means.loc[("in", "along"), "GenEx"]),
-            ("GenEx", "never_relearned", of_never["GenEx"]),
-        ]
-        found += [
-            ("GenEx", state, table.loc[("in", state), "GenEx"])
-            for state, table in (("bfloat16", means), ("relearned", rest))
-        ]
+        found = [(metric, "relearning", value) for metric, value in zip(means, lasts, strict=True)]
+        share = metrics.precision_robustness(full=before[[*RATIOS]], reduced=halved[[*RATIOS]])
+        found += [(metric, "precision", value) for metric, value in zip(RATIOS, share, strict=True)]
+        nats = {"k_star": before, "bfloat16": halved, "relearned": after, "never_relearned": of_never}
+        found += [("GenEx", quantity, of_state["GenEx"]) for quantity, of_state in nats.items()]
         rows += [(arm, name, run.model, run.family, *row) for row in found]
     return pd.DataFrame(rows, columns=[*BY, "family", "metric", "quantity", "value"])
 
