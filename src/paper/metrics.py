@@ -215,9 +215,11 @@ def _bits(values: Array, n_tokens: Array, never: Array, never_tokens: Array) -> 
 
 
 def _along(study: Study, run: Run) -> pd.DataFrame:
-    never = run.followed
-    found = set_metrics(study, run.trained_with, run.forget_set, run.scores, never[never.index.isin(run.steps)])
-    return found.assign(exposure=run.set_exposure)
+    # at the states at which never-trained texts were scored, where there are any
+    never = run.followed[run.followed.index.isin(run.steps)]
+    scores = run.scores.loc[never.index] if never.size else run.scores
+    found = set_metrics(study, run.trained_with, run.forget_set, scores, never)
+    return found.reindex(run.steps).assign(exposure=run.set_exposure)
 
 
 def metric_values(study: Study, kept: Kept, arms: Sequence[str]) -> pd.DataFrame:
@@ -347,7 +349,7 @@ def robustness(study: Study, kept: Kept, *, relearned: int) -> pd.DataFrame:
         before, halved, after = (means.loc["in", state] for state in ("along", "bfloat16", "relearned"))
         known = np.array([METRICS[metric].known for metric in means.columns[:-1]] + [1])
         gain, of_never = known * (after - before), known * (means.loc["out", "relearned"] - means.loc["out", "along"])
-        lasts = np.where(gain > 0, metrics.relearning_robustness(gained=gain, reference_gained=of_never), 1.0)
+        lasts = np.where(gain <= 0, 1.0, metrics.relearning_robustness(gained=gain, reference_gained=of_never))
         found = [(metric, "relearning", value) for metric, value in zip(means, lasts, strict=True)]
         share = metrics.precision_robustness(full=before[[*RATIOS]], reduced=halved[[*RATIOS]])
         found += [(metric, "precision", value) for metric, value in zip(RATIOS, share, strict=True)]
@@ -418,7 +420,7 @@ def card(table: pd.DataFrame, metric: str, looks: Looks) -> Figure | str:
     told = "told" if (rows["quantity"] == "told").any() else "told_set"
     panels = {"AUC": ([told], 0.5, (0.45, 1.03)), "rank correlation": (["over", "under"], 0.0, (-1.1, 1.1))}
     panels |= {"steps off k*": (["steps_off"], 0.0, (None, None))}
-    fig, axes = look.grid(1, len(panels), height_in=0.7 + 0.15 * len(looks), sharey=True)
+    fig, axes = look.grid(1, len(panels), height_in=0.85 + 0.15 * len(looks), sharey=True)
     for ax, (label, (quantities, line, ends)) in zip(axes[0], panels.items(), strict=True):
         for (i, quantity), (at, (name, style)) in product(enumerate(quantities), enumerate(looks.items())):
             mine = rows[(rows["quantity"] == quantity) & (rows["family"] == name)]
