@@ -240,14 +240,14 @@ def _tells(study: Study, kept: Kept, trained_with: str, name: str) -> list[tuple
     table, rows = study.references[trained_with], kept.examples[trained_with]
     rows, holds = rows[rows["forget_set"] == name], (study.design.loc[table.index, name] > 0).to_numpy()
     of_sets = set_metrics(study, trained_with, name, table[study.members(name)], table[study.never_trained(name)])
+    wide = rows.pivot(index="model", columns="example_id", values=_metrics(rows)).reindex(table.index)
     found = []
     for metric, read in METRICS.items():
         one, none = metric in OF_SETS, np.full((len(table), 1), np.nan)
         if one:
             values = of_sets[[metric]].to_numpy() if metric in of_sets else none
         else:
-            wide = rows.pivot(index="model", columns="example_id", values=metric) if metric in rows else None
-            values = none if wide is None else wide.reindex(table.index).to_numpy(dtype=float)
+            values = wide[metric].to_numpy(dtype=float) if metric in rows else none
         values = read.known * values
         of_set = values.mean(axis=1)
         known, never = np.isfinite(of_set), ~holds & np.isfinite(of_set)
@@ -278,10 +278,10 @@ def _order_and_stop(study: Study, kept: Kept, run: Run) -> list[tuple]:
     states, mean, rows, stops = kept.states.loc[(run.arm, run.forget_set, run.model)], run.exposure.mean(axis=1), [], {}
     unseen = kept.unseen[run.arm, run.forget_set, run.model]
     short = "" if np.isfinite(run.k_star) else "the run did not get to k*"
-    for metric, read in METRICS.items():
-        values = states[metric].to_numpy(dtype=float) if metric in states else np.full(len(states), np.nan)
+    at, far, table = states.index.to_numpy(), states["exposure"].abs().to_numpy(), states.reindex(columns=list(METRICS))
+    for (metric, read), values in zip(METRICS.items(), table.to_numpy(dtype=float).T, strict=True):
         here = np.isfinite(values)
-        values, steps, distance = values[here], states.index.to_numpy()[here], states["exposure"].abs().to_numpy()[here]
+        values, steps, distance = values[here], at[here], far[here]
         bad, why = read.known * values if np.isnan(read.ideal) else np.abs(values - read.ideal), f"needs {read.needs}"
         for name, side in (("under", steps <= run.k_star + 0.5), ("over", steps >= run.k_star - 0.5)):
             tau = _tau(bad[side], distance[side])
