@@ -265,3 +265,23 @@ def test_both_short_ways_are_the_long_ones():
     np.testing.assert_allclose(metrics._areas(a, b), expected)
     assert metrics._tau(a[0], b[0]) == pytest.approx(stats.kendalltau(a[0], b[0]).statistic)
     assert np.isnan(metrics._tau(np.ones(4), np.arange(4))) and np.isnan(metrics._tau(np.ones(1), np.ones(1)))
+
+
+def test_one_example_no_never_trained_text_ties_and_nan_have_values_or_reasons(study, kept):
+    run = study.select(forget_set="ind-a")[0]
+    alone = metrics.set_metrics(study, "adamw", "ind-a", run.scores.iloc[:, :1], run.followed.iloc[:, :0])
+    assert list(alone) == ["forget quality"] and np.isfinite(alone["forget quality"]).all()
+    key = ("adamw", "ind-a", run.model)
+    states = kept.states.copy()
+    states.loc[key, "LOSS"] = 2.0
+    states.loc[key, "zlib"] = np.nan
+    rows = metrics._order_and_stop(study, kept._replace(states=states), run)
+    why = {(metric, quantity): reason for metric, quantity, _, reason in rows}
+    assert why["LOSS", "under"] == "one state, or the same value in all"
+    assert why["zlib", "over"] == why["zlib", "steps_off"] == "needs compressed sizes"
+    lacking = kept.examples["adamw"].copy()
+    first = (lacking["forget_set"] == "ind-a") & (lacking["model"] == run.model)
+    lacking.loc[first.idxmax(), "LOSS"] = np.nan
+    told = [row for row in metrics._tells(study, kept._replace(examples={"adamw": lacking}), "adamw", "ind-a")
+            if row[:2] == (run.model, "LOSS")]  # fmt: skip
+    assert [(np.isnan(row[3]), row[4]) for row in told] == [(True, "needs log-likelihoods")] * 2
