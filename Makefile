@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 WORKERS ?=
 LOCK := $(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
 READY := .venv/ready-$(LOCK)
-READING := overview training exposure trade_off memorization claims
+READING := overview training exposure trade_off memorization claims metrics
 
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

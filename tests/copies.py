@@ -11,7 +11,7 @@ from typing import Any
 from tools.live import YAML_SAFE, overlay, small
 
 ROOT = Path(__file__).parents[1]
-READING = ("overview", "training", "exposure", "trade_off", "memorization", "claims")  # stages
+READING = ("overview", "training", "exposure", "trade_off", "memorization", "claims", "metrics")  # stages
 
 
 def repository_files(root: Path = ROOT) -> list[Path]:

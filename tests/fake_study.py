@@ -168,8 +168,12 @@ class FakeStudy:
             curve = pd.DataFrame(epochs, columns=["model", "epoch", "validation_log_likelihood_per_token"])
             curve = curve.assign(track="tiny", trained_with=name, loss=3.0, rows=400, steps=100, target_tokens=4000)
             curve.to_csv(folder / "training.csv", index=False)
+        own = np.concatenate([self.group(name) for name in self.sets])
         for opt in self.trained:
             self._retrained(opt)
+            rows = enumerate(self.likelihood[opt])
+            tokens = [self._by_token(row, own, {"trained_with": opt, "model": m}) for m, row in rows]
+            _compact(pd.concat(tokens)).to_parquet(self.tables / f"train/{opt}/tokens.parquet", index=False)
 
     def _retrained(self, opt: str) -> None:
         # exact partners of model 0, which holds every set: without a few of them; and its training in another order
@@ -286,7 +290,9 @@ class FakeStudy:
     def _by_token(self, values: np.ndarray, own: np.ndarray, key: dict) -> pd.DataFrame:
         counts = self.tokens[own]
         ids, position = np.repeat(self.ids[own], counts), np.concatenate([np.arange(n) for n in counts])
-        each = {"log_likelihood": np.repeat(values[own] / counts, counts), "correct": False, "mean": -9.0, "sd": 2.0}
+        n = np.repeat(counts, counts)
+        each = np.repeat(values[own], counts) * 2 * (n - position) / (n * (n + 1))  # early tokens are harder
+        each = {"log_likelihood": each.round(2), "correct": each > -1.5, "mean": -3.0, "sd": 2.0}
         return pd.DataFrame({**key, "example_id": ids, "position": position, **each})
 
 

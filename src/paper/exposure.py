@@ -244,20 +244,10 @@ def stops(study: Study, run: Run) -> pd.DataFrame:
     return pd.DataFrame(found).reset_index()
 
 
-def stop_errors(stopped: pd.DataFrame) -> pd.DataFrame:
-    """By reading that was to be had: error (mean |steps off|) over the runs in which every reading stops, their number
-    (runs), and how many runs this one did not stop (missed)."""
-    off = stopped.pivot(index=["arm", "forget_set", "model"], columns="reading", values="steps_off").abs()
-    off = off.dropna(axis=1, how="all")
-    every = off.dropna()
-    return pd.DataFrame({"error": every.mean(), "runs": len(every), "missed": off.isna().sum()})
-
-
-def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, extrapolate: bool = False) -> pd.DataFrame:
+def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series]) -> pd.DataFrame:
     """Carlini exposure of a set whose generator can be drawn from, among never-trained examples of its length.
-    states: name -> log-likelihoods by example, nats. extrapolate: fit the skew normal too. Gives, by state: bits (mean
-    over the set); bits_extrapolated (median); at_ceiling (share of the set); population (the smallest of a length);
-    ceiling (bits, of the largest); covered (share with a population)."""
+    states: name -> log-likelihoods by example, nats. Gives, by state: bits (mean over the set); at_ceiling (share of
+    it); population (the smallest of a length); ceiling (bits, of the largest); covered (share with a population)."""
     own, never = study.members(forget_set), study.never_trained(forget_set)
     n_tokens, rows = study.examples["n_tokens"], []
     mine, others = (n_tokens[ids].groupby(n_tokens[ids]).groups for ids in (own, never))
@@ -267,13 +257,12 @@ def ranks(study: Study, forget_set: str, states: Mapping[str, pd.Series], *, ext
         for length in lengths:
             at, never = (values[ids[length]].to_numpy() for ids in (mine, others))
             both = {"log_likelihoods": at, "never_trained": never}
-            beyond = stand_ins.exposure_by_skew_normal(**both) if extrapolate else np.nan
             bits, top = stand_ins.exposure_by_rank(**both), stand_ins.at_ceiling(**both)
-            found.append(pd.DataFrame({"bits": bits, "beyond": beyond, "top": top}))
+            found.append(pd.DataFrame({"bits": bits, "top": top}))
         of_set, sizes = pd.concat(found), [len(others[length]) for length in lengths]
-        means = of_set["bits"].mean(), of_set["beyond"].median(), of_set["top"].mean()
-        rows.append((state, *means, min(sizes), np.log2(max(sizes) + 1), len(of_set) / len(own)))
-    names = ["state", "bits", "bits_extrapolated", "at_ceiling", "population", "ceiling", "covered"]
+        known = min(sizes), np.log2(max(sizes) + 1), len(of_set) / len(own)
+        rows.append((state, *of_set[["bits", "top"]].mean(), *known))
+    names = ["state", "bits", "at_ceiling", "population", "ceiling", "covered"]
     return pd.DataFrame(rows, columns=names)
 
 

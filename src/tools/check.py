@@ -36,7 +36,7 @@ OTHERWISE = 1.0  # nats, for every other number
 RELATIVE = 0.1  # of the committed value, where that is more
 MAY_DIFFER = 0.05  # share of a table's rows that may lie outside; a verdict may not
 KEYS = "track trained_with model forget_set family method role step split example_id position left_out epoch kind"
-KEYS = set(f"{KEYS} origin arm claim part base column reason unit reference quantity".split())
+KEYS = set(f"{KEYS} origin arm claim part base column reason unit reference quantity metric family failure".split())
 
 
 def unfit() -> Iterator[str]:

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from tools.stages import inside, minutes, runs
 from unlearning.errors import StudyError
 
-MEASURED = ("corpus", "forget_sets", "base", "train", "pilot", "unlearn")  # tables that measuring stages make
+MEASURED = ("corpus", "forget_sets", "base", "train", "pilot", "unlearn", "extras")  # tables that measuring stages make
 YAML_SAFE = YAML(typ="safe", pure=True)
 YAML_SAFE.sort_base_mapping_type_on_output = False  # the order of the sets decides their columns
 

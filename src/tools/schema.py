@@ -219,6 +219,7 @@ Settings = block(
         "pilot": block(PILOT | {"k_star": Annotated[list[Positive], Two]}),
         "unlearn": block(UNLEARN),
         "ascents": Annotated[dict[ArmName, Annotated[list[Ascended], Some]], Some],
+        "extras": block({"draws out_models never wrong_targets relearned relearn_steps": Positive}),
         "claims": block(
             {"ind ood level": Family, "headline": list[ArmName], "confidence": Share, "delta": block(DELTA)}
         ),
