@@ -32,7 +32,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def where(data, trained):
-    return {"data": str(data), "folder": str(trained), "threads": 1, "device": "cpu"}
+    return {"data": str(data), "folder": str(trained / "model"), "threads": 1, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

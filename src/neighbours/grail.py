@@ -36,8 +36,8 @@ def standardised(gradient: Tensor) -> Tensor:
 
 def top(values: Tensor, share: float) -> Tensor:
     """Bool of the values' shape, True at the share (at least one) of entries with the largest |value|."""
-    chosen = torch.zeros(values.numel(), dtype=torch.bool)
-    chosen[values.abs().flatten().topk(ceil(share * values.numel())).indices] = True
+    chosen, sizes = torch.zeros(values.numel(), dtype=torch.bool), values.abs().flatten().cpu()
+    chosen[sizes.topk(ceil(share * values.numel())).indices] = True
     return chosen.view(values.shape)
 
 

@@ -151,7 +151,7 @@ def _followed(states, model, run, reference: np.ndarray, *, k_max: int, every: i
         run.around(other, step)
 
     n_tokens, exposure, took = example_lengths(run.forget.encoded)[:, 1], [], []
-    status, before, nearest, clock = "censored", None, (0, None), time.perf_counter()
+    status, before, nearest, clock = "censored", None, None, time.perf_counter()
     for step, log_likelihood, n_correct in states:
         took.append(time.perf_counter() - clock)
         values = log_likelihood.numpy()
@@ -173,9 +173,9 @@ def _followed(states, model, run, reference: np.ndarray, *, k_max: int, every: i
     last = len(exposure) - 1
     if status != "diverged":
         run.around(model, last)
-    for step, weights in {x[0]: x[1] for x in ((before,) if status == "reached" else (nearest,)) if x}.items():
-        if weights and step != last:
-            around(step, weights)
+    other = before if status == "reached" else nearest
+    if other and other[0] != last:
+        around(*other)
     facts = {"status": status, "k_star": steps_to_forget(np.array(exposure), np.arange(last + 1))}
     facts |= {"nearest": float(np.argmin(np.abs(exposure))), "last_step": last}
     return facts, {"seconds": sum(took[1:]), "seconds_a_step": float(np.median(took[1:] or [np.nan]))}

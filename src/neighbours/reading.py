@@ -106,8 +106,8 @@ def frontier(table: pd.DataFrame, families: list[str], *, x: str = "distance", y
 def trade_offs(study: Study, trained_with: str, folder: Path | str, families: list[str]) -> Figure:
     """Held-out lost against mean exposure, a panel a family, a line a method: mean over runs of each followed step."""
     along, quality = (runs.plain(pd.read_parquet(Path(folder) / name)) for name in FILES[2:])
-    by, never = ["method", "forget_set", "model"], study.examples["forget_set"].str.startswith("never-")
-    own = along[~along["example_id"].isin(study.examples.index[never])]
+    by = ["method", "forget_set", "model"]
+    own = along[along["example_id"].map(study.examples["forget_set"]) == along["forget_set"]]
     left = own.groupby([*by, "step"])["log_likelihood"].mean().rename("left")
     fixed = quality[quality["split"] == "heldout_fixed"].set_index([*by, "step"])["log_likelihood_per_token"]
     lost = (fixed.groupby(by).transform("first") - fixed).rename("lost")

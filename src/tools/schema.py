@@ -233,7 +233,7 @@ ADAM_OR_NOISY = {  # which of them an optimizer takes: `settings.load_beside`
     **{"clip_norm": (PositiveFloat | None, None)},
 }
 _by_gradient, _weights = {"optimizer": Literal["adamw", "noisy-sgd"]}, {"forget retain": PositiveFloat}
-_newton = {"retain iterations power": Positive, "damping": NotNegativeFloat}
+_newton = {"retain iterations power steps": Positive, "damping": NotNegativeFloat}
 METHODS = [
     block({"loss": Literal["ascent", "retain", "nothing"]} | _by_gradient, **ADAM_OR_NOISY),
     block({"loss": Literal["difference"]} | _weights | _by_gradient, **ADAM_OR_NOISY),
