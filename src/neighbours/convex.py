@@ -107,7 +107,7 @@ def predicted_steps(*, start: float, distance: float, curvatures: tuple[float, f
     return max(0, int(np.ceil(np.log(distance / start) / np.log1p(-least / most)))) if start > distance else 0
 
 
-def influence(x: Tensor, residuals: Tensor, hessian: Tensor, *, retained: int) -> float:
+def pull(x: Tensor, residuals: Tensor, hessian: Tensor, *, retained: int) -> float:
     """How far the ridge minimiser moves when rows leave, ‖H_R⁻¹ Σ_F ∇ℓ_i/n_R‖: exact for the penalised sum of squares.
 
     x, residuals: (f, d) and (f,) xw − y of the leaving rows at the minimiser. hessian: of the retained rows.

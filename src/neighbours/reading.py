@@ -90,7 +90,8 @@ def frontier(table: pd.DataFrame, families: list[str], *, x: str = "distance", y
         return "no method has run"
     fig, axes = look.grid(1, len(families), height_in=3.0, sharey=True)
     for ax, family in zip(axes[0], families, strict=True):
-        each = [nearest.query("family == @family and quantity == @q").set_index("method") for q in (x, y)]
+        own = nearest[nearest["family"] == family]
+        each = [own[own["quantity"] == quantity].set_index("method") for quantity in (x, y)]
         points = np.column_stack([side["estimate"] for side in each])
         for i, (method, best) in enumerate(zip(each[0].index, on_frontier(points), strict=True)):
             errors = {f"{a}err": marks.spans(side.loc[[method]]) for a, side in zip("xy", each, strict=True)}
