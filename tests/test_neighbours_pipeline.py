@@ -7,6 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+from neighbours.methods import gradients_a_step
 from tests import copies
 from tests.conftest import SmokeRun, digests
 from tools import check, run, settings, stages
@@ -129,6 +130,12 @@ def test_a_mistake_is_told_with_file_and_line(at_root, tmp_path, old, new, told)
     with pytest.raises(StudyError) as error:
         settings.load_beside(tmp_path / "params.yaml")
     assert told in str(error.value) and ", line " in str(error.value)
+
+
+def test_a_step_of_newtons_method_takes_at_most_twelve_gradients(at_root):
+    methods = YAML_SAFE.load((FOLDER / "params.yaml").read_text())["neighbours"]["methods"]
+    assert sum(gradients_a_step(methods["newton"])) <= 12
+    assert all(sum(gradients_a_step(m)) <= 2 for m in methods.values() if m["loss"] != "newton")
 
 
 # All of it at toy size

@@ -83,7 +83,7 @@ def on_frontier(points: np.ndarray) -> np.ndarray:
     return ~(no_worse & better).any(axis=0) & np.isfinite(points).all(axis=1)
 
 
-def frontier(table: pd.DataFrame, families: list[str], *, x: str = "distance", y: str = "lost") -> Figure | str:
+def frontier(table: pd.DataFrame, families: list[str]) -> Figure | str:
     """Distance from never seen against what it cost, a panel a family; full marks: on the frontier; names beside."""
     nearest = table[(table["state"] == "nearest") & table["family"].isin(families)]
     if not len(nearest):
@@ -91,15 +91,17 @@ def frontier(table: pd.DataFrame, families: list[str], *, x: str = "distance", y
     fig, axes = look.grid(1, len(families), height_in=3.0, sharey=True)
     for ax, family in zip(axes[0], families, strict=True):
         own = nearest[nearest["family"] == family]
-        each = [own[own["quantity"] == quantity].set_index("method") for quantity in (x, y)]
+        each = [own[own["quantity"] == quantity].set_index("method") for quantity in ("distance", "lost")]
         points = np.column_stack([side["estimate"] for side in each])
         for i, (method, best) in enumerate(zip(each[0].index, on_frontier(points), strict=True)):
             errors = {f"{a}err": marks.spans(side.loc[[method]]) for a, side in zip("xy", each, strict=True)}
             style = {"marker": "o", "ms": 4, "lw": 0.7, "color": look.INK, "mfc": look.INK if best else "white"}
             ax.errorbar(*points[i], **errors, **style)
-            ax.annotate(method, points[i], xytext=(4, 3), textcoords="offset points", fontsize=6)
-        ax.set(title=family, xlabel=look.wrapped(QUANTITIES[x], 40))
+        low, high = ax.get_xlim()
+        ax.set(title=family, xlabel="distance of AUC from ½", xlim=(low, high + 0.7 * (high - low)))  # room for names
         marks.zero_line(ax)
+        ends = {m: (*p, look.INK) for m, p in zip(each[0].index, points, strict=True) if np.isfinite(p).all()}
+        marks.label_ends(ax, ends, gap_pt=7.0)
     axes[0, 0].set_ylabel(LOST)
     return fig
 
