@@ -66,6 +66,7 @@ def rates(
 ) -> None:  # fmt: skip
     """k* of a pilot set from the largest rate of a grid down to the first with k* ≥ `low`: the study's own rule.
 
+    Also ends at a rate that does not forget after one that did: those below it are slower still.
     Writes learning_rates.csv: key, learning_rate, k_star (NaN: not reached), least (lowest mean exposure, nats).
     """
     from neighbours.methods import unlearning
@@ -81,7 +82,7 @@ def rates(
                 break
         k_star = steps_to_forget(np.array(exposure), np.arange(len(exposure)))
         rows.append({**key, "learning_rate": rate, "k_star": k_star, "least": np.nanmin(exposure)})
-        if k_star >= low:
+        if k_star >= low or (np.isnan(k_star) and any(row["k_star"] > 0 for row in rows)):
             break
     write_csv(pd.DataFrame(rows), out / "learning_rates.csv")
 
@@ -113,7 +114,7 @@ def unlearn_by(
     run = Trajectory(
         forget=study.group(forget_set),
         heldout=study.group("heldout"),
-        retain=study.group("core").first(settings["retain"]),
+        retain=Group([], []),
         retained=Group([], []),
         population=together(map(study.group, filter(None, [population]))).first(settings["followed"]),
         tokenizer=study.tokenizer,
@@ -174,7 +175,7 @@ def _followed(states, model, run, reference: np.ndarray, *, k_max: int, every: i
     if status != "diverged":
         run.around(model, last)
     other = before if status == "reached" else nearest
-    if other and other[0] != last:
+    if other and (status == "diverged" or other[0] != last):
         around(*other)
     facts = {"status": status, "k_star": steps_to_forget(np.array(exposure), np.arange(last + 1))}
     facts |= {"nearest": float(np.argmin(np.abs(exposure))), "last_step": last}

@@ -38,7 +38,7 @@ def method_runs(study: Study, trained_with: str, folder: Path | str) -> pd.DataF
         heldout = splits[run].query("split == 'heldout'").set_index("step")["log_likelihood_per_token"].sort_index()
         reached = record["status"] == "reached"
         states = {"nearest": record["k_star" if reached else "nearest"]}
-        states |= {} if reached else {"end": record["last_step"]}
+        states |= {"end": record["last_step"]} if record["status"] == "censored" else {}
         for state, step in states.items():
             row = {"method": method, "family": study.family(name), "forget_set": name, "model": model, "state": state}
             row |= {"reached": reached, "steps": step, "seconds": record["seconds_a_step"] * step}
@@ -148,7 +148,8 @@ def predictions(study: Study, arm: str, scores: pd.DataFrame, names: list[str]) 
     from unlearning.core import properties
 
     rows, by = [], scores.set_index(["forget_set", "model", "example_id"]).sort_index()
-    for run in study.select(arm=arm):
+    scored = set(by.index.droplevel("example_id"))
+    for run in (run for run in study.select(arm=arm) if (run.forget_set, run.model) in scored):
         mine = by.loc[(run.forget_set, run.model)].reindex(run.examples)
         given = np.column_stack([mine["nll"], run.n_tokens])
         outcomes = {"k_star": genex.steps_to_forget(run.exposure, run.steps)}

@@ -256,7 +256,7 @@ _risk = {"rows draws training_steps most": Positive, "shift alpha epsilon": Posi
 NEIGHBOURS = {
     "trained_with": Optimizer,
     "draws": Annotated[dict[Family, Positive], Some],
-    "k_max follow_every": Positive,
+    "models k_max follow_every": Positive,
     "pilot": block(_rates | {"k_max": Positive}),
     "masks": block({"examples": Positive, "share": Annotated[list[Share], Two]}),
     "methods": Annotated[dict[Name, Annotated[Union[tuple(METHODS)], Field(discriminator="loss")]], Some],  # noqa: UP007
