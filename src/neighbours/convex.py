@@ -61,7 +61,8 @@ def curvature(loss: Loss, w: Tensor) -> tuple[float, float]:
 def certified_sd(*, gradient_norm: float, least_curvature: float, epsilon: float, delta: float) -> float:
     """Standard deviation of the noise in each coordinate that makes w (ε, δ)-indistinguishable from retraining.
 
-    gradient_norm: of the retain loss at w: ‖w − w*‖ ≤ ‖∇L(w)‖/λ_min. Source: Dwork & Roth 2014, Gaussian mechanism.
+    gradient_norm: of the retain loss at w: ‖w − w*‖ ≤ ‖∇L(w)‖/λ_min. least_curvature: λ_min, everywhere between them;
+    a penalty is a bound. epsilon: at most 1. Source: Dwork & Roth 2014, appendix A, Gaussian mechanism.
     """
     # σ = Δ √(2 ln(1.25/δ)) / ε,  Δ = ‖∇L(w)‖/λ_min
     return gradient_norm / least_curvature * np.sqrt(2 * np.log(1.25 / delta)) / epsilon
