@@ -212,6 +212,12 @@ def test_methods_that_ascend_lower_the_likelihood_of_the_forget_set(name):
     assert last.log_likelihood.sum() < first.log_likelihood.sum()
 
 
+@pytest.mark.parametrize("name", ["grad-diff", "kl", "fine-tuning", "newton"])
+def test_a_method_that_looks_at_retain_data_wants_some(name):
+    with pytest.raises(StudyError, match="retain data, and there is none"):
+        next(methods.unlearning(encoder_decoder(), METHODS[name], group(2, 0), Group([], []), masks=[], seed=0))
+
+
 def test_noise_is_of_the_size_that_it_is_said_to_be():
     p = nn.Parameter(torch.zeros(20_000))
     optimizer = methods.NoisySGD([p], lr=0.1, noise=2.0, seed=0)

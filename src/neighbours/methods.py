@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from neighbours import grail, losses, newton
 from unlearning.data.groups import Group
+from unlearning.errors import StudyError
 from unlearning.measure.ascent import State, Update, ascend, ascent_mean
 from unlearning.measure.models import target_states
 from unlearning.measure.optimizers import make_optimizer
@@ -58,7 +59,10 @@ def unlearning(
     """Unlearn in place by a method; yields the state before each step, step 0 first, as `ascent.ascend` does.
 
     retain: examples that are rehearsed. masks: of GRAIL, else empty. seed: of retain batches and of noise.
+    StudyError: the method looks at retain data, and there is none.
     """
+    if gradients_a_step(method)[1] and not retain.ids:
+        raise StudyError(f"Method {method['loss']} looks at retain data, and there is none. Give it retain examples.")
     ready = prepare(forget.encoded, model.config)
     if method["loss"] == "newton":
         yield from output_newton(model, ready, prepare(retain.first(method["retain"]).encoded, model.config), method)
