@@ -19,6 +19,7 @@ QUANTITIES = {  # column of `method_runs` -> unit
     **{"genex": "nats", "instance": "nats", "lost": "nats per token", "worst": "nats", "distance": "of AUC from ½"},
 }
 LOST = "held-out lost, nats per token"
+LINEAR = 0.05  # nats per token: axes of what is lost are linear up to here, logarithmic beyond
 FILES = ("runs.csv", "seconds.csv", "log_likelihoods.parquet", "performance.parquet")
 
 
@@ -98,6 +99,7 @@ def frontier(table: pd.DataFrame, families: list[str]) -> Figure | str:
             style = {"marker": "o", "ms": 4, "lw": 0.7, "color": look.INK, "mfc": look.INK if best else "white"}
             ax.errorbar(*points[i], **errors, **style)
         low, high = ax.get_xlim()
+        ax.set_yscale("symlog", linthresh=LINEAR)
         ax.set(title=family, xlabel="distance of AUC from ½", xlim=(low, high + 0.7 * (high - low)))  # room for names
         marks.zero_line(ax)
         ends = {m: (*p, look.INK) for m, p in zip(each[0].index, points, strict=True) if np.isfinite(p).all()}
@@ -121,7 +123,10 @@ def trade_offs(study: Study, trained_with: str, folder: Path | str, families: li
     both["left"] -= [none[key] for key in zip(both["forget_set"], both["model"], strict=True)]
     means = both.groupby(["family", "method", "step"])[["left", "lost"]].mean()
     means = means.loc[families].reset_index()
-    return lines(means, "family", "method", x="left", y="lost", xlabel="mean exposure, nats", ylabel=LOST)
+    fig = lines(means, "family", "method", x="left", y="lost", xlabel="mean exposure, nats", ylabel=LOST)
+    for ax in fig.axes:
+        ax.set_yscale("symlog", linthresh=LINEAR)
+    return fig
 
 
 def lines(
