@@ -36,7 +36,14 @@ def test_a_package_hands_on_nothing_from_its_modules():
 
 @pytest.mark.parametrize(
     ("pattern", "limit"),
-    [("src/unlearning/**/*.py", 3960), ("src/**/*.py", 9700), ("benchmarks/**/*.py", 1120), ("dvc.yaml", 200)],
+    [
+        ("src/unlearning/**/*.py", 3960),
+        ("src/**/*.py", 10900),
+        ("src/neighbours/*.py", 1100),
+        ("benchmarks/**/*.py", 1120),
+        ("dvc.yaml", 200),
+        ("neighbours/dvc.yaml", 100),
+    ],
 )
 def test_code_is_no_longer_than_it_takes(pattern, limit):
     assert lines(*ROOT.glob(pattern)) <= limit

@@ -248,7 +248,7 @@ def test_a_colour_a_caption_a_claims_words_and_a_docstring_make_no_measuring_sta
         text = (study / name).read_text(encoding="utf-8")
         assert old in text, f"{name} does not say {old}"
         (study / name).write_text(text.replace(old, new, 1), encoding="utf-8")
-    told = copies.dvc(study, "status", "--json")
+    told = copies.dvc(study, "status", "--json", "dvc.yaml")  # not of the pipeline in a folder of its own
     assert {name.rpartition(":")[2] for name in json.loads(told.stdout)} == set(copies.READING), told.stdout
 
 

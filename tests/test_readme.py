@@ -226,7 +226,9 @@ def columns_of(path: Path) -> list[str]:
     return [*table.columns[:2], *["<forget set>"] * (len(table.columns) > 2)]
 
 
+BESIDE = ("methods", "neighbours", "theory")  # tables of the pipeline in neighbours/, whose README has their dictionary
 FILES = sorted(p.relative_to(TABLES).as_posix() for p in TABLES.rglob("*") if p.suffix in (".csv", ".parquet"))
+FILES = [name for name in FILES if name.split("/")[0] not in BESIDE]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -42,7 +42,7 @@ KEYS = set(f"{KEYS} origin arm claim part base column reason unit reference quan
 def unfit() -> Iterator[str]:
     """One sentence for each stage, record of a run and file that does not fit."""
     code, ran = dict[str, list[str]](), dict[str, list[str]]()
-    for name in stages.stages():
+    for name in (name for name in stages.stages(beside=True) if not stages.never_run(name)):
         yield from (found := list(stages.misfits(name)))
         if not found and (changed := stages.changed_code(name)):
             code.setdefault(", ".join(changed), []).append(name)

@@ -7,6 +7,8 @@ parameter `full` is set, on what the notebooks before it made in the same folder
 
 import os
 from collections.abc import Sequence
+from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from ruamel.yaml import YAML
 from tools.stages import inside, minutes, runs
 from unlearning.errors import StudyError
 
-MEASURED = ("corpus", "forget_sets", "base", "train", "pilot", "unlearn", "extras")  # tables that measuring stages make
+# tables of measuring stages
+MEASURED = ("corpus", "forget_sets", "base", "train", "pilot", "unlearn", "extras", "methods")
+BESIDE = "neighbours"  # a pipeline in a folder of its own, with further settings
 YAML_SAFE = YAML(typ="safe", pure=True)
 YAML_SAFE.sort_base_mapping_type_on_output = False  # the order of the sets decides their columns
 
@@ -31,6 +35,7 @@ def settings(*, full: bool | None = None, **given: Any) -> Any:
         if root is None:
             raise StudyError("open the notebook in its folder: no dvc.yaml lies above this one")
         params = _load(root / "params.yaml")
+        beside = ["params.yaml"] if full in (None, True) else ["params.yaml", "small.yaml"]
         here = root / "scratch" / {None: "by-hand", False: "small", True: "full"}[full]
         tables = ["params.yaml", *(f"results/tables/{name}" for name in MEASURED)]
         link(root, here, tables if full is None else ["data/raw", "own"])
@@ -41,6 +46,8 @@ def settings(*, full: bool | None = None, **given: Any) -> Any:
             size = "The study's sizes" if full else "Small sizes (full = True takes the study's)"
             print(f"{size}; works in {here.relative_to(root)}.{_start(root, here, given)}")
         os.chdir(here)
+        paths = (root / BESIDE / name for name in beside)
+        params = reduce(overlay, (_load(path) for path in paths if path.exists()), params)
         given = {name: params[name] if value is None else value for name, value in given.items()}
     _show(given)
     return next(iter(given.values())) if len(given) == 1 else tuple(given.values())
@@ -90,10 +97,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _start(root: Path, here: Path, given: dict[str, Any]) -> str:
     """How long the stage of a measuring notebook took the study, if what it starts from is here."""
-    blocks = {name: block.get("do", block) for name, block in _load(root / "dvc.yaml")["stages"].items()}
+    files = [path for path in (root / "dvc.yaml", root / BESIDE / "dvc.yaml") if path.exists()]
+    blocks = {name: block.get("do", block) for file in files for name, block in _load(file)["stages"].items()}
     stage, deps = "", []
     for name, block in blocks.items():  # a stage hands its notebook parameters of params.yaml, and name=value arguments
-        names = [key.partition(".")[0] for key in block["params"]]
+        listed = (each if isinstance(each, dict) else {"": [each]} for each in block["params"])  # by file
+        names = [key.partition(".")[0] for file in listed for key in chain(*file.values())]
         if {*names, *(word.partition("=")[0] for word in block["cmd"].split()[4:])} == set(given):
             stage, deps = name, block["deps"]
     for before in blocks.values():

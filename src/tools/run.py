@@ -65,7 +65,7 @@ PERSONAL = ("PYTHONSTARTUP", "JUPYTER_PATH")
 # A cell that is run after the notebook's last one and not kept: which package modules the kernel has imported.
 PROBE = """import sys as _sys
 print(*(name for name, module in _sys.modules.items()
-        if name.startswith(("unlearning.", "paper.")) and not hasattr(module, "__path__")))"""
+        if name.startswith(("unlearning.", "neighbours.", "paper.")) and not hasattr(module, "__path__")))"""
 
 # How papermill's own lines in its log begin.
 REMARKS = ("Input Notebook:", "Output Notebook:", "Executing ", "Ending Cell", "<Figure", "paper.", "unlearning.")
@@ -89,6 +89,8 @@ def run(source: Path, extras: dict[str, str]) -> None:
     if not stage or not source.is_file():
         raise StudyError(f"there is no notebook {source}" if stage else "run through dvc: dvc repro -s STAGE")
     found = settings.load()  # a params.yaml that breaks the schema is refused before anything is overwritten
+    if any(str(dep) == settings.BESIDE for dep in stages.stage_of(stage).params):
+        settings.load_beside()
     if any(str(dep).startswith("own/") for dep in stages.stage_of(stage).deps):
         settings.check_own_files(found)
     params = parameters(source, stages.params(stage) | extras, stage)

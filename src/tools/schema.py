@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, create_model
 
@@ -225,3 +225,48 @@ Settings = block(
         ),
     }
 )
+
+# The pipeline in neighbours/ has a file of its own: other methods on the same models, and where theory holds.
+ADAM_OR_NOISY = {  # which of them an optimizer takes: `settings.load_beside`
+    **{"betas": (Annotated[list[Fraction], Two] | None, None), "eps": (PositiveFloat | None, None)},
+    **{"weight_decay": (NotNegativeFloat | None, None), "noise": (PositiveFloat | None, None)},
+    **{"clip_norm": (PositiveFloat | None, None)},
+}
+_by_gradient, _weights = {"optimizer": Literal["adamw", "noisy-sgd"]}, {"forget retain": PositiveFloat}
+_newton = {"retain iterations power steps": Positive, "damping": NotNegativeFloat}
+METHODS = [
+    block({"loss": Literal["ascent", "retain", "nothing"]} | _by_gradient, **ADAM_OR_NOISY),
+    block({"loss": Literal["difference"]} | _weights | _by_gradient, **ADAM_OR_NOISY),
+    block(
+        {"loss": Literal["grail"], "mask": Literal["gradients", "random"]} | _weights | _by_gradient, **ADAM_OR_NOISY
+    ),
+    block({"loss": Literal["kl"], "weight": NotNegativeFloat} | _by_gradient, **ADAM_OR_NOISY),
+    block({"loss": Literal["npo"], "beta": PositiveFloat} | _by_gradient, **ADAM_OR_NOISY),
+    block({"loss": Literal["simnpo"], "beta": PositiveFloat, "gamma": float} | _by_gradient, **ADAM_OR_NOISY),
+    block({"loss": Literal["newton"]} | _newton),
+]
+_rates = {"family": Family, "grid": Annotated[list[PositiveFloat], Some], "k_star": Annotated[list[Positive], Two]}
+_heads = {
+    "iterations power steps draws": Positive,
+    "families": Annotated[list[Family], Two],
+    "damping tolerance epsilon": PositiveFloat,
+    "delta": Share,
+}
+_risk = {"rows draws training_steps most": Positive, "shift alpha epsilon": PositiveFloat}
+NEIGHBOURS = {
+    "trained_with": Optimizer,
+    "draws": Annotated[dict[Family, Positive], Some],
+    "models k_max follow_every": Positive,
+    "pilot": block(_rates | {"k_max": Positive}),
+    "masks": block({"examples": Positive, "share": Annotated[list[Share], Two]}),
+    "methods": Annotated[dict[Name, Annotated[Union[tuple(METHODS)], Field(discriminator="loss")]], Some],  # noqa: UP007
+}
+DETECTION = {"arm": ArmName, "inside": Populated, "examples core folds": Positive, "penalty": PositiveFloat}
+_several = Annotated[list[Positive], Some]
+THEORY = {
+    "base": Literal[0, 1],
+    "penalty": PositiveFloat,
+    "newton": block(_heads | {"forget": _several}),
+    "trimmed": block(_risk | {"forget": _several}),
+}
+Beside = block({"neighbours": block(NEIGHBOURS), "detection": block(DETECTION), "theory": block(THEORY)})

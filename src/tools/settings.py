@@ -8,7 +8,7 @@ import reprlib
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from tools import stages
-from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Block, Settings, did_you_mean
+from tools.schema import ARM, MODEL_IN_FOLDER, NEW_MODEL, OWN, Beside, Block, Settings, did_you_mean
 from unlearning.data.design import assign_columns
 from unlearning.data.kinds import KINDS, draws, family_names
 from unlearning.data.languages import measures, wrong_languages
 from unlearning.data.own_files import read_examples, read_pairs_of, refuse_empty_source
 from unlearning.errors import StudyError, refuse
 
-PARAMS = "params.yaml"
+PARAMS, BESIDE = "params.yaml", "neighbours/params.yaml"
 MOST_SETS = 60  # more make the search for a design take minutes
 Place = tuple[str | int, ...]
 _short = reprlib.Repr()  # of a value that a message repeats
@@ -36,9 +36,28 @@ _short.maxstring = _short.maxother = 80
 def load(path: Path | str = PARAMS) -> Settings:
     """The valid settings of a file, read as DVC reads it (YAML 1.2: 1e-4 is a number); else all of its mistakes."""
     values, marks = _parse(path)
+    return _valid(Settings, path, values, marks, context=values, rules=mistakes)
+
+
+def load_beside(path: Path | str = BESIDE, *, study: Path | str = PARAMS) -> Beside:
+    """The valid settings of the pipeline beside the study's, whose families and arms they name; else all mistakes."""
+    values, marks = _parse(path)
+    return _valid(Beside, path, values, marks, context=values | _parse(study)[0], rules=_lacking)
+
+
+def _lacking(settings: Beside) -> Iterator[tuple[Place, str]]:
+    takes = {"adamw": ("betas", "eps", "weight_decay"), "noisy-sgd": ("noise",)}
+    for name, method in settings.neighbours.methods.items():
+        for key in (k for k in takes.get(getattr(method, "optimizer", ""), ()) if getattr(method, k) is None):
+            yield ("neighbours", "methods", name), f"{name} is unlearned with {method.optimizer}. Give it a {key}."
+
+
+def _valid(
+    schema: type[Block], path: Path | str, values: Any, marks: Any, *, context: Any, rules: Callable[..., Any]
+) -> Any:
     try:
-        settings = Settings.model_validate(values, context=values)
-        found = [(place, f"{'.'.join(map(str, place))}: {message}") for place, message in mistakes(settings)]
+        settings = schema.model_validate(values, context=context)
+        found = [(place, f"{'.'.join(map(str, place))}: {message}") for place, message in rules(settings)]
     except ValidationError as error:
         found = _explained(values, error.errors())
     refuse(f"{path}, line {line}: {message}" for line, message in sorted((_line(marks, p), m) for p, m in found))

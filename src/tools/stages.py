@@ -17,23 +17,32 @@ CODE = ("src/", "notebooks/")
 
 
 @lru_cache
-def stages() -> dict[str, Any]:
-    """Every stage of dvc.yaml by its name, with what dvc.lock holds of its last run."""
+def stages(*, beside: bool = False) -> dict[str, Any]:
+    """Every stage of dvc.yaml by its name, with what dvc.lock holds of its last run.
+
+    beside: also those of pipelines in folders of their own, by names such as neighbours/dvc.yaml:methods.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo:
-            return {stage.addressing: stage for stage in repo.index.stages}
+            return {s.addressing: s for s in repo.index.stages if beside or ":" not in s.addressing}
     except DvcException as error:
         raise StudyError(f"dvc.yaml: {error}") from None
 
 
 def stage_of(name: str) -> Any:
-    """A stage by its name, such as train@adamw."""
-    if name not in stages():
+    """A stage by its name, such as train@adamw, or methods of a pipeline beside the study's."""
+    found = [stage for address, stage in stages(beside=True).items() if name in (address, stage.name)]
+    if not found:
         raise StudyError(f"dvc.yaml has no stage {name}; `dvc stage list --name-only` names them all")
-    return stages()[name]
+    return found[0]
+
+
+def never_run(name: str) -> bool:
+    """Is it a stage of a pipeline beside the study's of which nothing has been run? Then nothing has to fit."""
+    return ":" in name and not Path(stages(beside=True)[name].path).with_name("dvc.lock").exists()
 
 
 def params(name: str) -> dict[str, Any]:
@@ -64,7 +73,7 @@ def inside(path: str, folder: str) -> bool:
 
 def makers(path: str) -> list[Any]:
     """The outputs of stages that are a path, lie in it or hold it; an output knows its `stage`."""
-    outs = [out for stage in stages().values() for out in stage.outs]
+    outs = [out for stage in stages(beside=True).values() for out in stage.outs]
     return [out for out in outs if inside(str(out), path) or inside(path, str(out))]
 
 
@@ -129,8 +138,9 @@ def listed(names: list[str]) -> str:
 
 def leftovers() -> list[Path]:
     """Results that no stage of dvc.yaml makes now: of sets, arms or figures that were taken out or renamed."""
-    made = [str(out) for stage in stages().values() for out in stage.outs]
-    made += [f"results/runs/{name}.json" for name in stages()]
+    everywhere = stages(beside=True).values()
+    made = [str(out) for stage in everywhere for out in stage.outs]
+    made += [f"results/runs/{stage.name}.json" for stage in everywhere]
     files = [path for top in ("results", "figures") for path in sorted(Path(top).rglob("*")) if path.is_file()]
     return [path for path in files if not any(inside(path.as_posix(), out) for out in made)]
 

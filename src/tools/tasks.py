@@ -35,6 +35,7 @@ import unlearning
 from tools import cannot_write
 from unlearning.errors import StudyError
 
+PACKAGES = ("unlearning.", "neighbours.")  # whose code decides what a task gives
 SECONDS = ".seconds"  # in a task's folder: how long it took
 ATTEMPTS = 2  # of a task whose worker dies; an exception would only come again, so it is not tried again
 # Settings of this process that can change a result; children on this machine have them anyway.
@@ -63,7 +64,7 @@ def hash_files(*paths: str | Path) -> str:
 
 
 def code_hash(function: Callable[..., Any]) -> str:
-    """SHA-256 of a function's module and of all modules of `unlearning` that it leads to."""
+    """SHA-256 of a function's module and of all modules of PACKAGES that it leads to."""
     code = Path(importlib.util.find_spec(function.__module__).origin).read_bytes()
     digest = hashlib.sha256(code)
     for name in sorted(reachable(code)):
@@ -72,7 +73,7 @@ def code_hash(function: Callable[..., Any]) -> str:
 
 
 def reachable(code: str | bytes) -> set[str]:
-    """Modules of `unlearning` that code imports, directly or through one another, also inside functions."""
+    """Modules of PACKAGES that code imports, directly or through one another, also inside functions."""
     found: set[str] = set()
     todo = [code]
     while todo:
@@ -82,15 +83,15 @@ def reachable(code: str | bytes) -> set[str]:
         for node in (n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and n not in unread):
             module = getattr(node, "module", None)
             names = {module or ""} | {f"{module}.{alias.name}" if module else alias.name for alias in node.names}
-            new = {name for name in names - found if name.startswith("unlearning.") and _source(name).is_file()}
+            new = {name for name in names - found if name.startswith(PACKAGES) and _source(name).is_file()}
             todo += [_source(name).read_bytes() for name in new]
             found |= new
     return found
 
 
 def _source(name: str) -> Path:
-    """File of a module of `unlearning`, found without importing it; there is none for a function's dotted name."""
-    return Path(unlearning.__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
+    """File of a module of PACKAGES, found without importing it; there is none for a function's dotted name."""
+    return Path(unlearning.__file__).parents[1].joinpath(*name.split(".")).with_suffix(".py")
 
 
 def default_workers(otherwise: int | None = None) -> int:
