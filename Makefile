@@ -58,10 +58,10 @@ lab: env  ## JupyterLab on the notebooks; a run by hand overwrites nothing that 
 check: env  ## do the results fit settings, inputs, code and commit? CLEAN=1 removes what no stage makes
 	@python -m tools.check $(if $(CLEAN),--clean)
 
-test: env  ## ruff, and all tests, the whole pipeline at toy size among them; two files at a time
+test: env  ## ruff, and the tests, the whole pipeline at toy size among them; ALL=1: those that take minutes each, too
 	ruff check .
 	ruff format --check src tests benchmarks
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=25 $(if $(ALL),-m '')
 
 test-cluster: env  ## the tests of the Ray engine: installs Ray, then runs two nodes on this machine; minutes
 	python -m pip install -q -e '.[ray]'

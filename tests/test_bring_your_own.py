@@ -33,6 +33,7 @@ def texts(n: int, *, seed: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_own_forget_set_in_an_own_corpus_is_unlearned_by_an_own_decoder_and_read_from_the_tables(tmp_path):
     root = copies.copy_repository(tmp_path / "study")
     copies.use_small_settings(root, **EDITS)

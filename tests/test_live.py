@@ -174,6 +174,7 @@ def by_hand(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", MEASURING)
 def test_a_measuring_notebook_runs_as_a_person_runs_it_and_overwrites_nothing(by_hand, name):
     """From its own folder, with no parameters, at the small size, in their order; test_committed.py has the others."""

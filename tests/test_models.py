@@ -254,6 +254,7 @@ def one_thread():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_architecture_of_the_library_is_scored_by_its_own_logits_or_refused(one_thread):
     rows, found = examples(5), {}
     for auto, kinds in MAPPINGS.items():
