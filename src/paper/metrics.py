@@ -341,8 +341,10 @@ def robustness(study: Study, kept: Kept, *, relearned: int) -> pd.DataFrame:
         taught = texts["example_id"].unique()[:relearned]  # the order is that of the set
         wanted = texts["example_id"].isin(set(study.members(name)) - set(taught))
         texts = texts[wanted & ((texts["role"] == "out") | (texts["share"] == 1))]
-        model = texts.loc[texts["role"] == "in", "model"].iloc[0]
-        run = next(run for run in study.select(arm=arm, forget_set=name) if run.model == model)
+        models = set(texts.loc[texts["role"] == "in", "model"])  # none where k* is nearest to step 0
+        run = next((run for run in study.select(arm=arm, forget_set=name) if run.model in models), None)
+        if run is None:
+            continue
         like = texts["example_id"].map(dict(zip(run.examples, run.reference, strict=True)))
         texts = texts.assign(GenEx=texts["log_likelihood"] - like)
         means = texts.groupby(["role", "state"])[[*_metrics(texts), "GenEx"]].mean()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unlearning.data.groups import Group
     from unlearning.measure.models import Encoded
 
-SHARES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of k*, at which a run is measured
+SHARES = (0.5, 1.5, 2.0, 1.0, 0.0)  # of k*, at which a run is measured; of those at one step the last counts
 REPLACED = 0.25  # share of a target's tokens that are others in a wrong one; one at least
 
 
