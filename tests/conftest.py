@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is of one worker; all that need the toy run are of the same one, which makes it once and begins with it."""
+    """A file is of one worker; all that need the toy run are of one, which makes it once and first."""
     long = {item.path for item in items if "smoke" in getattr(item, "fixturenames", ())}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("toy run" if item.path in long else item.path.name))
