@@ -61,7 +61,7 @@ check: env  ## do the results fit settings, inputs, code and commit? CLEAN=1 rem
 test: env  ## ruff, and the tests, the whole pipeline at toy size among them; ALL=1: those that take minutes each, too
 	ruff check .
 	ruff format --check src tests benchmarks
-	python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=25 $(if $(ALL),-m '')
+	python -m pytest -n 2 --dist loadfile --durations=25 $(if $(ALL),-m '')
 
 test-cluster: env  ## the tests of the Ray engine: installs Ray, then runs two nodes on this machine; minutes
 	python -m pip install -q -e '.[ray]'

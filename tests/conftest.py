@@ -29,14 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
             list(mend())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is of one worker; all that need the toy run are of one, which makes it once and first."""
-    long = {item.path for item in items if "smoke" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("toy run" if item.path in long else item.path.name))
-    items.sort(key=lambda item: item.path not in long)
-
-
 def digests(root: Path, *folders: str) -> dict[str, str]:
     """SHA-256 of every file below some folders of a repository, by relative path."""
     files = [p for f in folders for p in sorted((root / f).rglob("*")) if p.is_file()]

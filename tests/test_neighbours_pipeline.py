@@ -142,6 +142,7 @@ def test_a_step_of_newtons_method_takes_at_most_twelve_gradients(at_root):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_pipeline_runs_at_toy_size_after_the_studys_and_changes_nothing_of_it(smoke: SmokeRun, tmp_path):
     study = tmp_path / "study"
     shutil.copytree(smoke.root, study, symlinks=True)

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from tests import copies
 from tests.conftest import SmokeRun, digests
-from tools import run, stages
+from tools import quick, run, stages
 from tools.tasks import reachable
 
 ROOT = copies.ROOT
@@ -366,3 +366,14 @@ def _clone(repository: Path, target: Path) -> Path:
         (target / "data").mkdir(exist_ok=True)
         (target / "data/raw").symlink_to(raw)
     return target
+
+
+@pytest.mark.slow
+def test_the_page_of_a_whole_run_shows_every_notebook_and_figure(smoke: SmokeRun, monkeypatch):
+    monkeypatch.setattr(quick, "HERE", smoke.root)
+    text = quick.page().read_text(encoding="utf-8")
+    (smoke.root / "study.html").unlink()
+    copied = [path.stem for path in (smoke.root / "results/notebooks").glob("*.ipynb")]
+    assert all(f'id="{name}"' in text for name in copied) and len(copied) > 12
+    assert set(re.findall(r'href="#([\w-]+)"', text)) & set(copied)
+    assert text.count("data:image/png") >= 20

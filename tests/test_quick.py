@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests import copies
-from tests.conftest import SmokeRun, digests
+from tests.conftest import digests
 from tools import quick, settings
 from tools.live import YAML_SAFE, small
 
@@ -85,14 +85,3 @@ def test_the_page_holds_verdicts_and_notebooks_in_reading_order_and_its_links_le
     assert [text.count(part) for part in shown] == [1] * 4 and sorted(shown, key=text.index) == shown
     assert text.count("<td>too small to decide</td>") == 2 and "inconclusive" not in text
     assert 'href="#claims"' in text and 'href="#train-sgd"' in text and 'src="figures/a.png"' in text
-
-
-@pytest.mark.slow
-def test_the_page_of_a_whole_run_shows_every_notebook_and_figure(smoke: SmokeRun, monkeypatch):
-    monkeypatch.setattr(quick, "HERE", smoke.root)
-    text = quick.page().read_text(encoding="utf-8")
-    (smoke.root / "study.html").unlink()
-    copied = [path.stem for path in (smoke.root / "results/notebooks").glob("*.ipynb")]
-    assert all(f'id="{name}"' in text for name in copied) and len(copied) > 12
-    assert set(re.findall(r'href="#([\w-]+)"', text)) & set(copied)
-    assert text.count("data:image/png") >= 20
