@@ -1,7 +1,6 @@
 """The whole study, small, in a folder of its own, and the page that shows it."""
 
 import json
-import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
