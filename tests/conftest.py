@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import copies
+from tools import stages
 from tools.doctor import mend
 from tools.live import YAML_SAFE, small
 
@@ -20,6 +21,15 @@ def figures_closed():
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+
+
+@pytest.fixture
+def at_root(monkeypatch: pytest.MonkeyPatch):
+    """In the repository itself, whose stages are read anew."""
+    monkeypatch.chdir(copies.ROOT)
+    stages.stages.cache_clear()
+    yield
+    stages.stages.cache_clear()
 
 
 def pytest_configure(config: pytest.Config) -> None:

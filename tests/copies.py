@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from tools.live import YAML_SAFE, overlay, small
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +52,11 @@ def commit(repository: Path) -> None:
     who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "--no-verify", "-m", "copy"]):
         subprocess.run(["git", *command], cwd=repository, check=True)
+
+
+def code_of(notebook: Path) -> str:
+    """The code cells of a notebook, one after the other."""
+    return "\n".join(c.source for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code")
 
 
 def clear_results(repository: Path) -> None:

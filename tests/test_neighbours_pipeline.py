@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 
-import nbformat
 import pandas as pd
 import pytest
 
@@ -21,22 +20,10 @@ FOLDER = ROOT / "neighbours"
 STAGES = ("methods", "neighbours", "theory")
 
 
-@pytest.fixture
-def at_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    stages.stages.cache_clear()
-    yield
-    stages.stages.cache_clear()
-
-
 def source(stage):
     words = stages.stage_of(stage).cmd.split()
     assert words[:3] == ["python", "-m", "tools.run"] and len(words) == 4
     return ROOT / words[3]
-
-
-def code_of(path):
-    return "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -46,7 +33,7 @@ def test_a_notebook_declares_exactly_the_parameters_of_its_stage(stage, at_root)
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_modules_that_a_notebook_and_its_tasks_lead_to_lie_in_the_dependencies_of_its_stage(stage, at_root):
-    code = code_of(source(stage))
+    code = copies.code_of(source(stage))
     found = reachable("\n".join([code, *(p.read_text() for p in (ROOT / "src/paper").glob("*.py"))]))
     assert stages.undeclared(stage, found if "paper" in code else reachable(code)) == []
     assert source(stage).relative_to(ROOT).as_posix() in map(str, stages.stage_of(stage).deps)

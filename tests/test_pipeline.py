@@ -51,18 +51,6 @@ def source_and_extras(stage):
     return ROOT / words[3], dict(w.split("=", 1) for w in words[4:])
 
 
-def code_of(source):
-    return "\n".join(c.source for c in nbformat.read(source, as_version=4).cells if c.cell_type == "code")
-
-
-@pytest.fixture
-def at_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    stages.stages.cache_clear()
-    yield
-    stages.stages.cache_clear()
-
-
 # The notebooks and dvc.yaml agree
 
 
@@ -74,7 +62,7 @@ def test_a_notebook_declares_exactly_the_parameters_of_its_stage(stage, at_root)
 
 @pytest.mark.parametrize("stage", groups())
 def test_the_modules_that_a_notebook_and_its_tasks_lead_to_lie_in_the_dependencies_of_its_stage(stage, at_root):
-    code = code_of(source_and_extras(stage)[0])
+    code = copies.code_of(source_and_extras(stage)[0])
     if re.search(r"^(import|from) paper\b", code, re.M):
         assert "src/paper" in map(str, all_stages()[stage].deps)
         code = "\n".join([code, *(path.read_text() for path in ROOT.glob("src/paper/*.py"))])
@@ -111,7 +99,7 @@ def test_the_stages_stand_in_the_order_in_which_they_run():
 def test_a_reading_stage_starts_from_tables_in_git_and_imports_no_torch(stage):
     source, _ = source_and_extras(stage)
     assert not [d for d in map(str, all_stages()[stage].deps) if d.startswith(("data/", "models/"))]
-    code = [code_of(source), *(path.read_text() for path in ROOT.glob("src/paper/*.py"))]
+    code = [copies.code_of(source), *(path.read_text() for path in ROOT.glob("src/paper/*.py"))]
     code += [(ROOT / f"src/{m.replace('.', '/')}.py").read_text() for m in reachable("\n".join(code))]
     code = [re.sub(r"^if TYPE_CHECKING:.*\n(    .*\n)+", "", c, flags=re.M) for c in code]  # never runs
     assert not [c for c in code if re.search(r"^\s*(import|from) (torch|transformers|datasets)\b", c, re.M)]
@@ -119,7 +107,7 @@ def test_a_reading_stage_starts_from_tables_in_git_and_imports_no_torch(stage):
 
 @pytest.mark.parametrize("name", ["train@adamw", "unlearn@adamw"])
 def test_a_notebook_that_only_hands_out_tasks_loads_no_torch_to_do_so(name):
-    jobs = {m for m in reachable(code_of(source_and_extras(name)[0])) if m.endswith("_job")}
+    jobs = {m for m in reachable(copies.code_of(source_and_extras(name)[0])) if m.endswith("_job")}
     told = "import sys; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     ran = subprocess.run(
         [sys.executable, "-c", "\n".join([*(f"import {m}" for m in jobs), told])], capture_output=True, text=True
@@ -155,7 +143,7 @@ def test_a_source_holds_no_outputs_and_says_what_papermill_needs(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_a_source_leaves_its_process_alone_and_seeds_by_parameter_only(path):
-    code = code_of(path)
+    code = copies.code_of(path)
     assert not re.search(r"\b(sys\.exit|exit\(|quit\(|os\._exit)", code)
     assert not re.search(r"seed\s*=\s*\d|(default_rng|manual_seed|RandomState|\.seed|random_state=)\(?\d", code)
 
