@@ -63,7 +63,8 @@ def clear_results(repository: Path) -> None:
     """Take a copy's results away, so that whatever is there later was made there."""
     for folder in ("results", "figures"):
         shutil.rmtree(repository / folder, ignore_errors=True)
-    (repository / "dvc.lock").unlink(missing_ok=True)
+    for lock in repository.glob("**/dvc.lock"):  # also those of pipelines beside the study's
+        lock.unlink()
 
 
 def module(repository: Path, name: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
